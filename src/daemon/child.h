@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Child processes by pidfd, and watching processes that are not our children. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+
+struct err;
+struct child;
+
+struct child_spec {
+	const char *const *argv; /* NULL-terminated; argv[0] with a slash is run as it is, else by PATH */
+	const char *const *env;	 /* NULL-terminated, NULL: ours */
+	const char *cwd;	 /* NULL: ours */
+	int in, out, errfd;	 /* descriptors for 0, 1, 2; -1: /dev/null. Borrowed */
+	const int *keep;	 /* other descriptors that stay open under the same number. Borrowed */
+	size_t nkeep;
+	bool group;   /* lead a process group of its own */
+	bool session; /* lead a session of its own (implies group) */
+	bool no_new_privs;
+	bool drop;  /* set uid, gid and clear groups */
+	uid_t uid;
+	gid_t gid;
+	uint64_t timeout_ms; /* 0: none; then the group (or process) is killed with SIGKILL */
+};
+
+/* How it ended, as waitid tells: code CLD_EXITED, CLD_KILLED or CLD_DUMPED. */
+struct child_exit {
+	bool known; /* false: an adopted process whose status the kernel does not give */
+	int code;
+	int status; /* exit status or signal number */
+	bool timed_out;
+};
+
+typedef void (*child_done)(void *ctx, const struct child_exit *how);
+
+/*
+ * Start it: signals unblocked and default, every other descriptor closed on exec. Failing to
+ * execute is reported here (-ENOENT, -EACCES with the program's name), not as an exit. done runs
+ * once from the loop; the child is freed after it returned. It is reaped only then, so its pid
+ * and group stay ours inside done.
+ */
+int child_start(sd_event *event, const struct child_spec *spec, child_done done, void *ctx,
+		struct child **ret, struct err *err);
+pid_t child_pid(const struct child *c);
+/* Start time in clock ticks (/proc/PID/stat), to tell a recycled pid; 0 when unknown. */
+uint64_t child_start_time(const struct child *c);
+/* Signal the process, or its whole group. */
+int child_kill(struct child *c, int sig, bool group);
+/* Forget it: done will not run; the process goes on. */
+void child_forget(struct child *c);
+
+/*
+ * Watch a process that is not our child, or no longer: -ESRCH when pid is gone or its start time
+ * differs. done's status is known where PIDFD_GET_INFO gives it.
+ */
+int child_adopt(sd_event *event, pid_t pid, uint64_t start_time, child_done done, void *ctx,
+		struct child **ret, struct err *err);
+
+uint64_t process_start_time(pid_t pid); /* 0 when there is no such process */
+
+/* "exited with status 3", "killed by signal 9 (Killed)", ...; buf at least 64 bytes. */
+const char *child_exit_text(const struct child_exit *how, char *buf, size_t size);
+
+/*
+ * Run a program and collect what it prints (bounded), for tools such as qemu-img. done gets the
+ * outputs, NUL-terminated, borrowed.
+ */
+typedef void (*run_done)(void *ctx, const struct child_exit *how, const char *out,
+			 const char *errors);
+int child_run(sd_event *event, const struct child_spec *spec, size_t max_output, run_done done,
+	      void *ctx, struct child **ret, struct err *err);
