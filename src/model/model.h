@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What can be done with a struct vm without touching the world: read it from UCL or JSON, check
+ * it, print it, change it by a payload, compare objects.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct problems;
+struct ucl_value;
+struct vm;
+
+/*
+ * One VM from its section of a definition file (keys of the file folded to lower case, name as
+ * written). Problems carry FILE:LINE:COLUMN; unknown keys name the nearest known one. Returns a
+ * VM even when there are problems (then not to be used but for its name), never NULL.
+ * ns: host uuid; the uuid, when not given, is version 5 of ns and "<dir name>/<section name>".
+ */
+struct vm *vm_from_ucl(const char *section, const struct ucl_value *value, const char *ns,
+		       const char *dir, struct problems *p);
+
+/*
+ * One VM from a create payload. Problems carry the JSON path ("nics[1].mac"). Unknown properties,
+ * those not allowed on create, missing and bad ones are all reported.
+ */
+struct vm *vm_from_payload(const json_t *payload, struct problems *p);
+
+/*
+ * Fill in defaults and what follows from other members: alias, zonename, derived MACs, interface
+ * and element names, primary NIC, ip/ips, memory limits (smartos 7.3), disk paths
+ * (data_dir/NAME.qcow2 for disks without path). data_dir may be NULL for a definition that gives
+ * all paths. Idempotent.
+ */
+void vm_finish(struct vm *vm, const char *data_dir);
+
+/* All rules that concern one VM alone, in field order. where of the findings: JSON path. */
+void vm_validate(const struct vm *vm, struct problems *p);
+
+/* Rules between two VMs: same name, uuid, MAC, fixed vnc_port, IP in one tag and vlan. */
+void vm_conflicts(const struct vm *vm, const struct vm *other, struct problems *p);
+
+/*
+ * The VM object, members in the order of the table. facts (may be NULL): members of runtime rows
+ * by their name, and overrides. secrets: include vnc_password, internal_metadata and the like.
+ */
+json_t *vm_to_json(const struct vm *vm, const json_t *facts, bool secrets);
+
+/* A whole definition file for a VM made by us; sorted as the table, only given members. */
+char *vm_to_ucl(const struct vm *vm);
+
+/* --- update --- */
+struct vm_change {
+	const struct prop *row;
+	char *path;                /* "ram", "disks[/path].cache", "tags.k" */
+	char *old_text, *new_text; /* compact JSON, NULL when absent */
+	bool live;                 /* applies at once; else at the next start */
+	bool metadata;             /* lies in a metadata file, not in the definition */
+};
+
+struct vm_changes {
+	struct vm_change *items;
+	size_t count;
+};
+
+void vm_changes_done(struct vm_changes *c);
+
+/*
+ * Apply an update payload (add_, remove_, update_ for disks and nics; set_, remove_ for the maps;
+ * plain keys otherwise) to a copy of vm. state: the VM's `state` ("stopped", "running"), for
+ * rules that depend on it. Returns the finished new VM, or NULL with problems.
+ */
+struct vm *vm_update(const struct vm *vm, const json_t *payload, const char *state,
+		     struct vm_changes *ret_changes, struct problems *p);
+
+/*
+ * What must change in the definition file to turn old into new, as edits of ucl/edit.h below the
+ * section `name`. *ret is one allocation tree; free with vm_edits_free.
+ */
+struct ucl_edit;
+struct vm_edits {
+	struct ucl_edit *items;
+	size_t count;
+};
+void vm_edits(const struct vm *old, const struct vm *new, const char *section,
+	      struct vm_edits *ret);
+void vm_edits_free(struct vm_edits *e);
+
+/* --- differences of objects, as vminfod's events carry them --- */
+/*
+ * A JSON array of {prettyPath, path, action, oldValue, newValue, ident}; empty when equal. disks
+ * and nics at the root are matched by path and mac. Arrays compare as sets.
+ * Source: smartos facts section 2, examples E1-E14.
+ */
+json_t *vm_diff(const json_t *old, const json_t *new);
+
+/* --- states --- */
+enum sup_state {
+	SUP_INIT,
+	SUP_START_NETWORK,
+	SUP_START_STORAGE,
+	SUP_RUNNING,
+	SUP_STOPPING,
+	SUP_STOP_STORAGE,
+	SUP_STOP_NETWORK,
+	SUP_STOPPED,
+	SUP_FAILED,
+	SUP_PRESTOP_BEFORE_RESTART,
+	SUP_RESTARTING,
+	SUP_RESTART_STOPPED,
+	SUP_PRESTART_AFTER_RESTART,
+	SUP_START_AFTER_RESTART,
+	SUP_RESTARTED
+};
+#define SUP_STATE_COUNT 15
+
+struct sup_state_row {
+	const char *label;              /* "START_NETWORK" */
+	const char *hook;               /* "start_network", NULL for INIT */
+	const char *code;               /* four letters of vmstatedctl status */
+	int id;                         /* vmstated's number */
+	const char *zone_state, *state; /* of the VM object */
+};
+extern const struct sup_state_row sup_states[SUP_STATE_COUNT];
+int sup_state_from_label(const char *label); /* -EINVAL */
+
+/* Why a VM ended. */
+enum end_cause {
+	END_GUEST,
+	END_ADMIN,
+	END_TIMEOUT_FORCED,
+	END_CRASH,
+	END_PANIC,
+	END_OUT_OF_MEMORY,
+	END_START_ERROR,
+	END_HOOK,
+	END_HOST_SHUTDOWN,
+	END_HOST_CRASH,
+	END_OUTSIDE,
+	END_UNKNOWN
+};
+#define END_CAUSE_COUNT 12
+extern const char *const end_cause_names[END_CAUSE_COUNT];
+int end_cause_from_name(const char *name); /* -EINVAL */
