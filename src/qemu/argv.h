@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * QEMU's argument vector as a pure function of the VM, what this host's QEMU can do, and the
+ * descriptors it inherits. Golden files in tests/golden/argv judge it. No shell, no secret.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct err;
+struct vm;
+
+#define QEMU_ROOT_PORTS 8 /* free ports for hot-plug, beyond those in use at start */
+
+/* What was probed of a QEMU binary and this host, once per binary. */
+struct qemu_caps {
+	char *binary; /* "/usr/bin/qemu-system-x86_64" */
+	int major, minor, micro;
+	char *machine; /* newest versioned q35: "pc-q35-7.2" */
+	bool kvm;      /* what accel = auto means here */
+};
+
+void qemu_caps_done(struct qemu_caps *caps);
+
+/*
+ * Caps from the two outputs of the binary: "--version" and "-machine help".
+ * -EPROTO when they do not look as expected.
+ */
+int qemu_caps_parse(const char *binary, const char *version_out, const char *machine_out,
+		    struct qemu_caps *ret, struct err *err);
+
+/* Descriptors QEMU inherits, numbers as in the child. -1: not given. */
+struct qemu_fds {
+	int mon;      /* listening socket of vmstated's monitor */
+	int qmp;      /* listening socket of vmadmd's monitor */
+	int ttya;     /* listening socket of the first serial port */
+	int ttyb;     /* of the second, -1 for none */
+	int agent;    /* of the guest agent channel, -1 for none */
+	int lock;     /* held, not named in the arguments */
+	int taps[32]; /* per NIC, -1: no tap */
+};
+
+struct argv {
+	char **items; /* NULL-terminated */
+	size_t count;
+};
+
+void argv_done(struct argv *a);
+void argv_add(struct argv *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* One line per argument group with shell quoting, as people read it (logs, --dry-run). */
+char *argv_text(const struct argv *a);
+
+/*
+ * Everything after vm_finish(). QEMU is to be started with the VM's run directory as working
+ * directory: monitors, VNC ("vm.vnc") and recorder ("events") are relative to it. Starts paused
+ * (-S). -ENOTSUP naming the property for what we do not serve (spice_port > 0, an unknown block
+ * protocol), -EINVAL for contradictions.
+ */
+int qemu_argv(const struct vm *vm, const struct qemu_caps *caps, const struct qemu_fds *fds,
+	      struct argv *ret, struct err *err);
+
+/* Ids we give: the qdev and node names of disk i and NIC i ("disk0", "nic0"); buf >= 24. */
+const char *qemu_disk_id(size_t i, char *buf, size_t size);
+const char *qemu_nic_id(size_t i, char *buf, size_t size);

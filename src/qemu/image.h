@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Disk images: what a header says (read, never spawned), and qemu-img argument vectors. Running
+ * them is the caller's.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct argv;
+struct err;
+struct disk;
+
+enum image_format { IMAGE_RAW, IMAGE_QCOW2, IMAGE_OTHER };
+
+struct image_info {
+	enum image_format format;
+	uint64_t virtual_size;   /* bytes the guest sees */
+	uint64_t allocated_size; /* bytes on the host */
+	bool has_backing, has_data_file;
+	char backing[1024]; /* as written in the header */
+	bool block_device;
+};
+
+/* -ENOENT, -EACCES, ...; -EINVAL for a qcow2 header that cannot be. */
+int image_probe(const char *path, struct image_info *ret, struct err *err);
+
+/* "qemu-img create ..." for a disk with a path and a size, or a clone of base (may be NULL). */
+void image_create_argv(const struct disk *disk, const char *base, struct argv *ret);
+
+/* Is path of the form "nbd:", "rbd:", "iscsi:" and so on? Then its protocol's name, else NULL. */
+const char *image_protocol(const char *path);
