@@ -11,7 +11,7 @@
 struct err;
 
 enum ucl_edit_op {
-	UCL_EDIT_SET,	 /* replace the value of a key, or add the key at the end of its object */
+	UCL_EDIT_SET,    /* replace the value of a key, or add the key at the end of its object */
 	UCL_EDIT_REMOVE, /* remove the item with its line if nothing else is on it */
 };
 
@@ -20,7 +20,8 @@ struct ucl_edit {
 	/* Keys from the root: {"web0", "disk", "root", "size"}; a decimal number picks an element
 	 * of an array. Missing inner objects are made. NULL-terminated. */
 	const char *const *path;
-	/* SET: the new value, already written in UCL or JSON: "2048", "\"a b\"", "{ size = 1; }". */
+	/* SET: the new value, already written in UCL or JSON: "2048", "\"a b\"", "{ size = 1; }".
+	 */
 	const char *value;
 };
 

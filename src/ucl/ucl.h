@@ -14,9 +14,9 @@
 struct err;
 
 #define UCL_TEXT_MAX      (1u << 20) /* bytes of one file */
-#define UCL_DEPTH_MAX     64	     /* nested objects and arrays */
+#define UCL_DEPTH_MAX     64         /* nested objects and arrays */
 #define UCL_INCLUDE_DEPTH 16
-#define UCL_INCLUDES_MAX  64	     /* files in one parse */
+#define UCL_INCLUDES_MAX  64 /* files in one parse */
 
 enum ucl_type {
 	UCL_NULL,
@@ -38,11 +38,11 @@ struct ucl_pos {
 
 struct ucl_value {
 	enum ucl_type type;
-	bool implicit;	     /* UCL_ARRAY made by giving a key more than once */
-	struct ucl_pos pos;  /* first character of the value */
-	struct ucl_pos key;  /* first character of its key; same as pos without one */
-	size_t start, end;   /* bytes [start, end) of the value as written in pos.file */
-	const char *raw;     /* numbers, times, booleans: the text as written ("2G"); else NULL */
+	bool implicit;      /* UCL_ARRAY made by giving a key more than once */
+	struct ucl_pos pos; /* first character of the value */
+	struct ucl_pos key; /* first character of its key; same as pos without one */
+	size_t start, end;  /* bytes [start, end) of the value as written in pos.file */
+	const char *raw;    /* numbers, times, booleans: the text as written ("2G"); else NULL */
 	union {
 		bool boolean;
 		int64_t integer;
@@ -50,7 +50,7 @@ struct ucl_value {
 		const char *string; /* NUL-terminated; a NUL byte inside is refused */
 		struct {
 			struct ucl_value **items; /* in order of first appearance */
-			const char **keys;	  /* objects only, else NULL */
+			const char **keys;        /* objects only, else NULL */
 			size_t count;
 		};
 	};
@@ -64,6 +64,7 @@ struct ucl_options {
 	/* Variables beside CURDIR and FILENAME: name, value pairs, count pairs. May be NULL. */
 	const char *const (*vars)[2];
 	size_t nvars;
+	bool no_includes; /* .include and .try_include are faults */
 };
 
 /*
