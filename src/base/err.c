@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-int err_set(struct err *err, int code, const char *fmt, ...)
+int(err_set)(struct err *err, int code, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -19,7 +19,7 @@ int err_set(struct err *err, int code, const char *fmt, ...)
 	return -code;
 }
 
-int err_sys(struct err *err, int errnum, const char *fmt, ...)
+int(err_sys)(struct err *err, int errnum, const char *fmt, ...)
 {
 	va_list ap;
 	size_t len;

@@ -24,3 +24,13 @@ int err_wrap(struct err *err, int ret, const char *fmt, ...) __attribute__((form
 
 /* The message, or a generic text for the code when none was set. */
 const char *err_text(const struct err *err, int ret);
+
+#ifdef __clang_analyzer__
+/* The analyser sees one file at a time; this tells it that a failure is always negative. */
+static inline int err_negative(int code)
+{
+	return code > 0 ? -code : -1;
+}
+#define err_set(err, code, ...)   ((void)(err_set)(err, code, __VA_ARGS__), err_negative(code))
+#define err_sys(err, errnum, ...) ((void)(err_sys)(err, errnum, __VA_ARGS__), err_negative(errnum))
+#endif

@@ -159,6 +159,24 @@ void sock_peer_done(struct sock_peer *peer)
 	*peer = (struct sock_peer){0};
 }
 
+bool sock_peer_is_admin(const struct sock_peer *peer)
+{
+	return peer->uid == 0 || peer->uid == geteuid();
+}
+
+bool sock_peer_may(const struct sock_peer *peer, uint32_t owner_uid, uint32_t group_gid)
+{
+	if (sock_peer_is_admin(peer) || (owner_uid != UINT32_MAX && peer->uid == owner_uid))
+		return true;
+	if (group_gid == UINT32_MAX)
+		return false;
+	for (size_t i = 0; i < peer->ngroups; i++) {
+		if (peer->groups[i] == group_gid)
+			return true;
+	}
+	return peer->gid == group_gid;
+}
+
 int sock_send_fds(int fd, const void *data, size_t len, const int *fds, size_t nfds)
 {
 	struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};

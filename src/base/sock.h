@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -34,6 +35,11 @@ struct sock_peer {
 /* Who is at the other end of a unix socket (SO_PEERCRED, SO_PEERGROUPS). */
 int sock_peer(int fd, struct sock_peer *ret_peer, struct err *err);
 void sock_peer_done(struct sock_peer *peer);
+
+/* Root, or the user the suite runs as: may do everything. */
+bool sock_peer_is_admin(const struct sock_peer *peer);
+/* An admin, the owner, or a member of the group (supplementary ones count); UINT32_MAX: nobody. */
+bool sock_peer_may(const struct sock_peer *peer, uint32_t owner_uid, uint32_t group_gid);
 
 /* Send data with up to nfds descriptors (at most 4) in one message. */
 int sock_send_fds(int fd, const void *data, size_t len, const int *fds, size_t nfds);
