@@ -26,6 +26,9 @@ int status_from_errno(int r);
 const char *status_errno_name(int r);
 int status_errno_from_name(const char *name);
 
+/* What a bare HTTP status stands for, as a positive errno: 404 ENOENT, ..., 0 for 2xx. */
+int status_to_errno(int status);
+
 /* Exit code for a negative errno or HTTP status (0 and 2xx are EXIT_OK). */
 enum exit_code exit_from_errno(int r);
 enum exit_code exit_from_status(int status);

@@ -61,7 +61,7 @@ static void write_json(struct strbuf *sb, enum log_level level, const char *msg,
 
 void log_at(enum log_level level, const char *fmt, ...)
 {
-	AUTO_STRBUF struct strbuf raw = {0}, sb = {0}, safe = {0};
+	AUTO_STRBUF struct strbuf sb = {0}, safe = {0};
 	AUTO_FREE char *msg = NULL;
 	char when[ISO_TIME_LEN];
 	va_list ap;

@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Processes by pidfd; see child.h. A child is reaped only after its done() returned, so until
+ * then neither its pid nor its group can be another's. fork() and not vfork(): our daemons are
+ * small, and the child sets up much before execve. What fails there is sent through a
+ * close-on-exec pipe, so the caller learns it from child_start().
+ */
+#include "daemon/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "daemon/child_private.h"
+#include "daemon/daemon.h"
+
+/* Kernel 6.13, exit code 6.15; our headers are older. */
+struct pidfd_info_v0 {
+	uint64_t mask, cgroupid;
+	uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+	int32_t exit_code;
+};
+
+#define GET_INFO      _IOWR(0xFF, 11, struct pidfd_info_v0)
+#define INFO_EXIT     (1u << 3)
+#define LATE_REAP_MS  5000 /* how long a zombie of another parent may hide its status */
+#define FIRST_FREE_FD 3
+
+enum step { STEP_FDS, STEP_SESSION, STEP_CWD, STEP_UID, STEP_PRIVS, STEP_EXEC };
+
+struct child_failure {
+	int step, code;
+};
+
+struct child {
+	pid_t pid;
+	uint64_t start_time;
+	int pidfd;
+	bool group;   /* leads one */
+	bool adopted; /* not ours to reap */
+	bool timed_out, in_done;
+	bool forgotten; /* the loop owns io, and io owns this */
+	child_done done;
+	void *ctx;
+	void (*drop)(void *ctx); /* frees ctx when the child is forgotten; may be NULL */
+	sd_event_source *io, *timer;
+};
+
+/* --- the child's side of fork --- */
+
+static void __attribute__((noreturn)) fail(int fd, enum step step)
+{
+	struct child_failure f = {(int)step, errno};
+
+	(void)!write(fd, &f, sizeof(f));
+	_exit(127);
+}
+
+static int set_stdio(const struct child_spec *spec)
+{
+	int fds[3] = {spec->in, spec->out, spec->errfd};
+
+	/* Off 0..2 first, as one may be the other's target. */
+	for (int i = 0; i < 3; i++) {
+		if (fds[i] < 0)
+			fds[i] = open("/dev/null", i ? O_WRONLY : O_RDONLY);
+		if (fds[i] < 0)
+			return -1;
+		fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+		if (fds[i] < 0)
+			return -1;
+	}
+	for (int i = 0; i < 3; i++)
+		if (dup2(fds[i], i) < 0)
+			return -1;
+	return 0;
+}
+
+static int set_fds(const struct child_spec *spec)
+{
+	if (set_stdio(spec) < 0)
+		return -1;
+	/* Others' code may open without O_CLOEXEC; the kernel before 5.11 refuses, then so be it.
+	 */
+	(void)close_range(FIRST_FREE_FD, ~0U, CLOSE_RANGE_CLOEXEC);
+	for (size_t i = 0; i < spec->nkeep; i++)
+		if (spec->keep[i] >= FIRST_FREE_FD && fcntl(spec->keep[i], F_SETFD, 0) < 0)
+			return -1;
+	return 0;
+}
+
+static void reset_signals(void)
+{
+	struct sigaction dfl = {.sa_handler = SIG_DFL};
+	sigset_t none;
+
+	for (int sig = 1; sig < NSIG; sig++)
+		(void)sigaction(sig, &dfl, NULL);
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void __attribute__((noreturn)) child_side(const struct child_spec *spec, int fd)
+{
+	fd = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+	if (fd < 0)
+		_exit(127);
+	if (spec->session ? setsid() < 0 : spec->group && setpgid(0, 0) < 0)
+		fail(fd, STEP_SESSION);
+	if (set_fds(spec) < 0)
+		fail(fd, STEP_FDS);
+	if (spec->cwd && chdir(spec->cwd) < 0)
+		fail(fd, STEP_CWD);
+	if (spec->drop &&
+	    (setgroups(0, NULL) < 0 || setresgid(spec->gid, spec->gid, spec->gid) < 0 ||
+	     setresuid(spec->uid, spec->uid, spec->uid) < 0))
+		fail(fd, STEP_UID);
+	if (spec->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		fail(fd, STEP_PRIVS);
+	reset_signals();
+	if (spec->env)
+		environ = (char **)(uintptr_t)spec->env;
+	if (strchr(spec->argv[0], '/'))
+		(void)execve(spec->argv[0], (char *const *)(uintptr_t)spec->argv, environ);
+	else
+		(void)execvp(spec->argv[0], (char *const *)(uintptr_t)spec->argv);
+	fail(fd, STEP_EXEC);
+}
+
+/* --- ours --- */
+
+static int failure_to_err(const struct child_spec *spec, const struct child_failure *f,
+			  struct err *err)
+{
+	switch ((enum step)f->step) {
+	case STEP_FDS:
+		return err_sys(err, f->code, "%s: cannot pass descriptors", spec->argv[0]);
+	case STEP_SESSION:
+		return err_sys(err, f->code, "%s: cannot make a process group", spec->argv[0]);
+	case STEP_CWD:
+		return err_sys(err, f->code, "%s: cannot change to directory '%s'", spec->argv[0],
+			       spec->cwd);
+	case STEP_UID:
+		return err_sys(err, f->code, "%s: cannot become uid %u gid %u", spec->argv[0],
+			       (unsigned)spec->uid, (unsigned)spec->gid);
+	case STEP_PRIVS:
+		return err_sys(err, f->code, "%s: cannot give up privileges", spec->argv[0]);
+	case STEP_EXEC:
+		break;
+	}
+	return err_sys(err, f->code, "cannot execute '%s'", spec->argv[0]);
+}
+
+static int clock_ticks_field(const char *stat, uint64_t *ret)
+{
+	/* The command, in brackets, may hold anything; fields go on after its last bracket. */
+	const char *p = strrchr(stat, ')');
+
+	for (int field = 2; p && field < 22; field++) {
+		p = strchr(p, ' ');
+		if (p)
+			p++;
+	}
+	return p && sscanf(p, "%" SCNu64, ret) == 1 ? 0 : -EINVAL;
+}
+
+uint64_t process_start_time(pid_t pid)
+{
+	char path[40], text[1024];
+	uint64_t ticks = 0;
+	ssize_t n;
+	AUTO_FD int fd = -1;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	n = read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return 0;
+	text[n] = '\0';
+	return clock_ticks_field(text, &ticks) == 0 ? ticks : 0;
+}
+
+static void child_free(struct child *c)
+{
+	bool forgotten = c->forgotten;
+
+	(void)sd_event_source_disable_unref(c->timer);
+	(void)sd_event_source_disable_unref(c->io);
+	if (forgotten) /* free_forgotten() frees it */
+		return;
+	if (c->pidfd >= 0)
+		(void)close(c->pidfd);
+	free(c);
+}
+
+/* The loop lets go of a forgotten child's source: it was reaped, or the loop ends. */
+static void free_forgotten(void *ctx)
+{
+	struct child *c = ctx;
+
+	(void)close(c->pidfd);
+	free(c);
+}
+
+static void from_siginfo(const siginfo_t *si, struct child_exit *how)
+{
+	how->known = true;
+	how->code = si->si_code;
+	how->status = si->si_status;
+}
+
+static void from_wait_status(int status, struct child_exit *how)
+{
+	how->known = true;
+	if (WIFEXITED(status)) {
+		how->code = CLD_EXITED;
+		how->status = WEXITSTATUS(status);
+	} else {
+		how->code = WCOREDUMP(status) ? CLD_DUMPED : CLD_KILLED;
+		how->status = WTERMSIG(status);
+	}
+}
+
+static void finish(struct child *c, struct child_exit how, bool reap)
+{
+	siginfo_t si;
+
+	how.timed_out = c->timed_out;
+	(void)sd_event_source_set_enabled(c->io, SD_EVENT_OFF);
+	timer_stop(c->timer);
+	c->in_done = true;
+	if (c->done)
+		c->done(c->ctx, &how);
+	if (reap)
+		(void)waitid(P_PIDFD, (id_t)c->pidfd, &si, WEXITED | WNOHANG);
+	child_free(c);
+}
+
+static int on_late(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	finish(ctx, (struct child_exit){0}, false);
+	return 0;
+}
+
+/* A process that is not our child: a zombie shows EPOLLIN, a reaped one EPOLLHUP. */
+static void stranger_ended(struct child *c, uint32_t events)
+{
+	struct pidfd_info_v0 info = {.mask = INFO_EXIT};
+	struct child_exit how = {0};
+	int r = ioctl(c->pidfd, GET_INFO, &info);
+	bool old_kernel = r < 0 && errno != ESRCH && errno != EREMOTE;
+
+	if (r == 0 && (info.mask & INFO_EXIT))
+		from_wait_status(info.exit_code, &how);
+	if (how.known || old_kernel || (events & EPOLLHUP)) {
+		finish(c, how, false);
+		return;
+	}
+	/* The status comes when its parent reaps it; a parent that never does must not hang us. */
+	(void)sd_event_source_set_io_events(c->io, 0);
+	(void)timer_set(sd_event_source_get_event(c->io), &c->timer, LATE_REAP_MS, on_late, c);
+}
+
+static int on_pidfd(sd_event_source *source, int fd, uint32_t events, void *ctx)
+{
+	struct child_exit how = {0};
+	struct child *c = ctx;
+	siginfo_t si = {0};
+
+	if (waitid(P_PIDFD, (id_t)fd, &si, WEXITED | WNOHANG | WNOWAIT) == 0) {
+		if (si.si_pid == 0)
+			return 0;
+		from_siginfo(&si, &how);
+		finish(c, how, true);
+	} else if (c->adopted) {
+		stranger_ended(c, events);
+	} else { /* somebody else reaped it */
+		finish(c, how, false);
+	}
+	return 0;
+}
+
+static int on_timeout(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	struct child *c = ctx;
+
+	c->timed_out = true;
+	(void)child_kill(c, SIGKILL, true);
+	return 0;
+}
+
+static int watch(sd_event *event, struct child *c, uint64_t timeout_ms, struct err *err)
+{
+	int r = sd_event_add_io(event, &c->io, c->pidfd, EPOLLIN, on_pidfd, c);
+
+	if (r >= 0 && timeout_ms)
+		r = timer_set(event, &c->timer, timeout_ms, on_timeout, c);
+	return r < 0 ? err_sys(err, -r, "cannot watch process %d", (int)c->pid) : 0;
+}
+
+static void kill_and_reap(pid_t pid)
+{
+	siginfo_t si;
+
+	(void)kill(pid, SIGKILL);
+	while (waitid(P_PID, (id_t)pid, &si, WEXITED) < 0 && errno == EINTR)
+		;
+}
+
+/* Fork; 0 once the program runs, an error when it does not. */
+static int spawn(const struct child_spec *spec, pid_t *ret_pid, struct err *err)
+{
+	struct child_failure f;
+	AUTO_FD int report = -1;
+	int ends[2];
+	ssize_t n;
+	pid_t pid;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return err_sys(err, errno, "cannot make a pipe");
+	report = ends[0];
+	pid = fork();
+	if (pid == 0)
+		child_side(spec, ends[1]);
+	(void)close(ends[1]);
+	if (pid < 0)
+		return err_sys(err, errno, "cannot fork for '%s'", spec->argv[0]);
+	do {
+		n = read(report, &f, sizeof(f));
+	} while (n < 0 && errno == EINTR);
+	if (n != 0) {
+		kill_and_reap(pid);
+		if (n != sizeof(f))
+			return err_set(err, EIO, "'%s' did not start", spec->argv[0]);
+		return failure_to_err(spec, &f, err);
+	}
+	*ret_pid = pid;
+	return 0;
+}
+
+int child_start(sd_event *event, const struct child_spec *spec, child_done done, void *ctx,
+		struct child **ret, struct err *err)
+{
+	struct child *c;
+	pid_t pid = 0;
+	int r = spawn(spec, &pid, err);
+
+	if (r < 0)
+		return r;
+	c = xcalloc(1, sizeof(*c));
+	*c = (struct child){.pid = pid,
+			    .pidfd = pidfd_open(pid, 0),
+			    .start_time = process_start_time(pid),
+			    .group = spec->group || spec->session,
+			    .done = done,
+			    .ctx = ctx};
+	r = c->pidfd < 0 ? err_sys(err, errno, "cannot watch '%s'", spec->argv[0])
+			 : watch(event, c, spec->timeout_ms, err);
+	if (r < 0) {
+		kill_and_reap(pid);
+		child_free(c);
+		return r;
+	}
+	if (ret)
+		*ret = c;
+	return 0;
+}
+
+int child_adopt(sd_event *event, pid_t pid, uint64_t start_time, child_done done, void *ctx,
+		struct child **ret, struct err *err)
+{
+	AUTO_FD int fd = pid > 0 ? pidfd_open(pid, 0) : -1;
+	uint64_t now_there;
+	struct child *c;
+	int r;
+
+	if (fd < 0)
+		return err_set(err, ESRCH, "process %d is gone", (int)pid);
+	now_there = process_start_time(pid);
+	if (now_there == 0 || (start_time && now_there != start_time))
+		return err_set(err, ESRCH, "process %d is another one by now", (int)pid);
+	c = xcalloc(1, sizeof(*c));
+	*c = (struct child){.pid = pid,
+			    .pidfd = steal_fd(&fd),
+			    .start_time = now_there,
+			    .group = getpgid(pid) == pid,
+			    .adopted = true,
+			    .done = done,
+			    .ctx = ctx};
+	r = watch(event, c, 0, err);
+	if (r < 0) {
+		child_free(c);
+		return r;
+	}
+	if (ret)
+		*ret = c;
+	return 0;
+}
+
+pid_t child_pid(const struct child *c)
+{
+	return c->pid;
+}
+
+uint64_t child_start_time(const struct child *c)
+{
+	return c->start_time;
+}
+
+int child_kill(struct child *c, int sig, bool group)
+{
+	/* An adopted process may be reaped at any time: its pid counts only while it is there. */
+	bool by_pid =
+		group && c->group && (!c->adopted || process_start_time(c->pid) == c->start_time);
+	int r = by_pid ? kill(-c->pid, sig) : pidfd_send_signal(c->pidfd, sig, NULL, 0);
+
+	return r < 0 ? -errno : 0;
+}
+
+void child_forget(struct child *c)
+{
+	if (!c || c->in_done)
+		return;
+	c->done = NULL;
+	if (c->drop)
+		c->drop(c->ctx);
+	c->drop = NULL;
+	if (c->adopted) {
+		child_free(c);
+		return;
+	}
+	/* Still our child: the loop goes on to own the source, and reaps it one day. */
+	c->forgotten = true;
+	c->timer = sd_event_source_disable_unref(c->timer);
+	(void)sd_event_source_set_destroy_callback(c->io, free_forgotten);
+	(void)sd_event_source_set_floating(c->io, true);
+	(void)sd_event_source_unref(c->io);
+}
+
+void child_on_forget(struct child *c, void (*drop)(void *ctx))
+{
+	c->drop = drop;
+}
+
+const char *child_exit_text(const struct child_exit *how, char *buf, size_t size)
+{
+	const char *late = how->timed_out ? "timed out, " : "";
+
+	if (!how->known)
+		(void)snprintf(buf, size, "%sended, status unknown", late);
+	else if (how->code == CLD_EXITED)
+		(void)snprintf(buf, size, "%sexited with status %d", late, how->status);
+	else
+		(void)snprintf(buf, size, "%skilled by signal %d (%s)%s", late, how->status,
+			       strsignal(how->status),
+			       how->code == CLD_DUMPED ? ", core dumped" : "");
+	return buf;
+}
