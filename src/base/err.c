@@ -35,7 +35,7 @@ int(err_sys)(struct err *err, int errnum, const char *fmt, ...)
 	return -errnum;
 }
 
-int err_wrap(struct err *err, int ret, const char *fmt, ...)
+int(err_wrap)(struct err *err, int ret, const char *fmt, ...)
 {
 	char head[sizeof(err->msg)];
 	char old[sizeof(err->msg)];

@@ -33,4 +33,5 @@ static inline int err_negative(int code)
 }
 #define err_set(err, code, ...)   ((void)(err_set)(err, code, __VA_ARGS__), err_negative(code))
 #define err_sys(err, errnum, ...) ((void)(err_sys)(err, errnum, __VA_ARGS__), err_negative(errnum))
+#define err_wrap(err, ret, ...)   ((void)(err_wrap)(err, ret, __VA_ARGS__), (ret))
 #endif
