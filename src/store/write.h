@@ -17,7 +17,7 @@ struct vm;
 int store_lock(const struct paths *paths, const char *uuid, int *ret_fd, struct err *err);
 
 /*
- * A new VM: data directory (0700) with config/*.json as far as given, then
+ * A new VM: data directory (0700) with the metadata files under config/ as far as given, then
  * <etc>/<uuid>/config, written under a dot name and renamed, so that it appears whole. -EEXIST.
  */
 int store_create(const struct paths *paths, const struct vm *vm, enum file_sync sync,

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What vmstated knows of a guest, as JSON: for the feed, and for status. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/names.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "net/feed.h"
+#include "store/catalog.h"
+#include "vmstated/guest.h"
+
+static void put_time(json_t *j, const char *key, int64_t wall_ms)
+{
+	char buf[ISO_TIME_LEN];
+
+	if (wall_ms > 0)
+		json_put_str(j, key, clock_iso(wall_ms, buf, sizeof(buf)));
+}
+
+static void put_end(json_t *j, const struct guest *g)
+{
+	json_t *end;
+
+	if (!g->end.set)
+		return;
+	end = json_pack("{s:s, s:s}", "cause", end_cause_names[g->end.cause], "detail",
+			g->end.detail);
+	put_time(end, "time", g->end.wall_ms);
+	if (g->end.has_status) {
+		json_put_int(end, "status", g->end.status);
+		json_put_int(j, FACT_EXIT_STATUS, g->end.status);
+	}
+	if (g->end.signal)
+		json_put_int(end, "signal", g->end.signal);
+	put_time(j, FACT_EXIT_TIMESTAMP, g->end.wall_ms);
+	(void)json_object_set_new(j, FACT_LAST_EXIT, end);
+}
+
+static void put_transition(json_t *j, const struct guest *g)
+{
+	int64_t left = (int64_t)g->deadline_ms - (int64_t)clock_ms();
+
+	if (g->target != TARGET_STOPPED && g->target != TARGET_START)
+		return;
+	json_put_str(j, FACT_TRANSITION_TO, g->target == TARGET_START ? "start" : "stopped");
+	json_put_int(j, FACT_TRANSITION_EXPIRE, clock_wall_ms() + left);
+}
+
+static void put_running(json_t *j, const struct guest *g)
+{
+	if (g->pid <= 0)
+		return;
+	json_put_int(j, FACT_PID, g->pid);
+	json_put_int(j, FACT_ZONEID, g->zoneid);
+	if (!g->launched)
+		return;
+	put_time(j, FACT_BOOT_TIMESTAMP, g->boot_wall_ms);
+	json_put_bool(j, FACT_READY, g->ready);
+	json_put_str(j, FACT_RUN_STATE, g->run_state[0] ? g->run_state : NULL);
+	json_put_str(j, FACT_ACCEL, g->accel);
+	if (g->qmp_silent_since)
+		json_put_str(j, FACT_QMP, "unresponsive");
+	if (g->reboot_is_shutdown)
+		json_put_bool(j, FACT_PENDING, true);
+}
+
+static void put_definition(json_t *j, const struct guest *g)
+{
+	if (!g->def) {
+		json_put_str(j, FACT_DEFINITION, "missing");
+	} else if (g->def->error) {
+		json_put_str(j, FACT_DEFINITION, "broken");
+		json_put_str(j, FACT_DEFINITION_ERROR, g->def->error);
+	}
+}
+
+json_t *guest_facts(const struct guest *g)
+{
+	const struct sup_state_row *row = &sup_states[g->state];
+	json_t *j = json_pack("{s:s, s:s, s:s}", FACT_ZONE_STATE, row->zone_state, FACT_STATE,
+			      row->state, FACT_SUPERVISOR_STATE, row->label);
+
+	/* A walk through STOPPED is not over before its hook is; only then it is stopped. */
+	if (g->state == SUP_FAILED)
+		json_put_str(j, FACT_FAILED, g->failed ? g->failed : "");
+	put_running(j, g);
+	put_transition(j, g);
+	put_end(j, g);
+	put_definition(j, g);
+	if (g->resets) {
+		json_put_int(j, FACT_RESETS, g->resets);
+		put_time(j, FACT_LAST_RESET, g->last_reset_wall_ms);
+	}
+	if (g->restarts)
+		json_put_int(j, FACT_INIT_RESTARTS, g->restarts);
+	return j;
+}
+
+json_t *guest_object(const struct guest *g)
+{
+	const struct vm *vm = guest_vm(g);
+	json_t *j = json_pack("{s:s, s:s, s:s}", "name", g->name, "uuid", g->uuid, "code",
+			      sup_states[g->state].code);
+	AUTO_JSON json_t *facts = guest_facts(g);
+	const char *hook = hooks_running(g);
+
+	if (vm) {
+		json_put_str(j, "alias", vm->alias);
+		json_put_str(j, "owner", vm->owner);
+		json_put_str(j, "group", vm->group);
+		json_put_str(j, "description", vm->description);
+		json_put_str(j, "os", vm->os);
+		json_put_str(j, "osversion", vm->osversion);
+		json_put_str(j, "file", vm->file);
+	}
+	json_put_str(j, "hook", hook);
+	(void)json_object_update(j, facts);
+	return j;
+}
+
+void guest_publish(struct guest *g)
+{
+	AUTO_JSON json_t *facts = NULL;
+
+	if (!g->sup->feed)
+		return;
+	facts = guest_facts(g);
+	(void)feed_vm(g->sup->feed, g->uuid, facts);
+	waiters_check(g);
+}

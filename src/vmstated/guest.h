@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One VM as vmstated sees it, and the pieces that act on it. Order of events of a start:
+ * lifecycle.c walks the state table, hooks.c runs each state's hooks, launch.c starts QEMU,
+ * monitor.c talks to it, stop.c ends it, settle.c decides what follows an end, state.c writes
+ * everything down before it happens, adopt.c takes it up again after we were killed.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+
+#include "base/paths.h"
+#include "daemon/child.h"
+#include "model/model.h"
+#include "model/vm.h"
+#include "qemu/argv.h"
+
+struct catalog;
+struct catalog_entry;
+struct console_relay;
+struct err;
+struct feed_server;
+struct guest;
+struct hook_run;
+struct http_server;
+struct qmp;
+struct waiter;
+
+/* What can happen to a guest; columns of the state table. */
+enum guest_event {
+	EV_START,     /* a person, autoboot or the restart policy asks */
+	EV_STOP,      /* stop engine armed; target and deadline are in the guest */
+	EV_HOOK_DONE, /* the state's hooks ended well */
+	EV_HOOK_FAILED,
+	EV_LAUNCHED, /* QEMU answered a command */
+	EV_EXIT,     /* QEMU ended; cause is in the guest */
+	EV_FAILRESET,
+};
+#define GUEST_EVENT_COUNT 7
+
+enum guest_target { TARGET_NONE, TARGET_STOPPED, TARGET_START, TARGET_FAILED };
+
+struct last_exit {
+	bool set;
+	enum end_cause cause;
+	char detail[200];
+	int64_t wall_ms;
+	bool has_status;
+	int status; /* exit status, or 128 + signal */
+	int signal;
+};
+
+#define BUDGET_MAX    64
+#define BOOT_RESETS   2     /* RESET events of a machine's own first boot ... */
+#define BOOT_RESET_MS 5000u /* ... within this time after it was let go */
+
+struct guest {
+	struct supervisor *sup;
+	char uuid[37];
+	char *name;                /* as known last; names the log file */
+	struct catalog_entry *def; /* NULL when the definition is gone */
+	struct vm *started;        /* copy of the definition as started, while not stopped */
+	enum sup_state state;
+	bool settled;    /* no walk, hook or process under way */
+	bool restarting; /* the walk is the restart chain */
+
+	/* QEMU */
+	struct child *qemu;
+	pid_t pid;
+	uint64_t pid_start;
+	struct qmp *mon;
+	bool launched; /* QMP answered */
+	int recorder_fd;
+	off_t log_mark; /* where this start's part of the log begins */
+	sd_event_source *launch_timer;
+	char accel[8];
+	char run_state[24];
+	bool reboot_is_shutdown;   /* QEMU's reboot action was switched */
+	uint64_t qmp_silent_since; /* clock_ms, 0: it answers */
+	int monitor_tries;
+
+	/* stop engine */
+	enum guest_target target;
+	uint64_t deadline_ms; /* clock_ms */
+	bool forced, asked;
+	int force_step;
+	sd_event_source *stop_timer, *again_timer;
+	char asked_by[64];
+
+	/* record */
+	uint32_t zoneid; /* counts starts */
+	int64_t boot_wall_ms;
+	uint64_t boot_ms;
+	struct last_exit end;
+	char *failed; /* why, NULL when not */
+	bool hook_failed;
+	unsigned resets, restarts, first_resets;
+	int64_t last_reset_wall_ms;
+	uint64_t last_reset_ms;
+	uint64_t spent[BUDGET_MAX]; /* clock_ms of automatic restarts */
+	unsigned nspent;
+	sd_event_source *restart_timer, *ready_timer;
+	bool ready;
+	char *order; /* boot order of this start only */
+
+	struct hook_run *hooks; /* running now, or NULL */
+	struct console_relay *console;
+	struct waiter *waiters;
+	struct guest *next;
+};
+
+/* The program. */
+struct supervisor {
+	sd_event *event;
+	struct paths paths;
+	struct catalog *catalog;
+	struct feed_server *feed;
+	struct http_server *http;
+	struct guest *guests, *last_guest;
+	struct qemu_caps caps;
+	bool caps_known;
+	char caps_error[256];
+	struct accel_state *accel;
+	uint64_t started_ms;
+	char boot_id[40];
+	bool autostart;
+	bool closing, serving;
+	sd_event_source *catalog_source, *scan_timer;
+};
+
+/* --- supervisor.c --- */
+struct guest *guest_by_uuid(struct supervisor *sup, const char *uuid);
+struct guest *guest_add(struct supervisor *sup, const char *uuid, const char *name);
+void guest_drop(struct guest *g);
+int supervisor_find(struct supervisor *sup, const char *id, struct guest **ret, struct err *err);
+/* The definition in force: as started while it runs, else the catalog's; NULL when there is none.
+ */
+const struct vm *guest_vm(const struct guest *g);
+
+/* --- lifecycle.c --- */
+/* -EALREADY, -EBUSY, -EINVAL with the reason when the event is refused in this state. */
+int guest_dispatch(struct guest *g, enum guest_event ev, struct err *err);
+void guest_enter(struct guest *g, enum sup_state state, const char *event);
+bool guest_is_up(const struct guest *g); /* RUNNING, STOPPING with a process, RESTARTED */
+/* Does a walk, hook, process or armed restart keep this guest from rest? */
+int guest_start(struct guest *g, const char *by, struct err *err);
+void guest_fail(struct guest *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int guest_failreset(struct guest *g, struct err *err);
+
+/* --- settle.c: what follows an end --- */
+void guest_settle(struct guest *g);
+bool budget_spend(struct guest *g); /* false: used up */
+uint64_t budget_delay_ms(const struct guest *g);
+void guest_ended(struct guest *g, const struct child_exit *how);
+
+/* --- hooks.c --- */
+#define HOOKS_OF_RESET "reset" /* in place of a hook's name: those of the whole restart chain */
+
+/* Run the hooks of a state; ends with EV_HOOK_DONE or EV_HOOK_FAILED, at once when there are none.
+ */
+void hooks_run(struct guest *g, const char *hook, const char *event);
+void hooks_adopt(struct guest *g, const json_t *state);
+json_t *hooks_state(const struct guest *g); /* NULL when none runs */
+void hooks_free(struct guest *g);
+const char *hooks_running(const struct guest *g);
+
+/* --- launch.c --- */
+void guest_launch(struct guest *g);
+void guest_launch_cleanup(struct guest *g);
+int guest_watch_qemu(struct guest *g, pid_t pid, uint64_t start, struct err *err);
+
+/* --- monitor.c --- */
+int monitor_open(struct guest *g, struct err *err);
+void monitor_close(struct guest *g);
+void monitor_update_action(struct guest *g);
+
+/* --- stop.c --- */
+/* Arm the engine: target, deadline from now; force is at once. Replaces an earlier deadline. */
+int guest_stop(struct guest *g, enum guest_target target, uint64_t grace_ms, bool force,
+	       const char *by, struct err *err);
+void stop_ask(struct guest *g);    /* after the stopping hook: request, then wait */
+void stop_resume(struct guest *g); /* after adoption */
+void stop_done(struct guest *g);
+
+/* --- state.c --- */
+void guest_save(struct guest *g);
+int guest_load(struct guest *g, json_t **ret, struct err *err);
+void guest_save_exit(struct guest *g);
+void guest_load_exit(struct guest *g);
+void guest_save_failed(struct guest *g); /* failure mode, on or off */
+void guest_forget_files(struct guest *g);
+void guest_mark_running(struct guest *g, bool running);
+void guest_check_mark(struct guest *g);
+
+/* --- adopt.c --- */
+void supervisor_adopt(struct supervisor *sup);
+
+/* --- facts.c --- */
+json_t *guest_facts(const struct guest *g);
+json_t *guest_object(const struct guest *g); /* facts and description, for status */
+void guest_publish(struct guest *g);
+
+/* --- console.c --- */
+int console_open(struct guest *g, struct err *err);
+void console_close(struct guest *g);
+
+/* --- guestlog.c --- */
+int guestlog_open(const struct guest *g, struct err *err);
+void guestlog_line(const struct guest *g, const char *tag, const char *text, size_t len);
+void guestlog_printf(const struct guest *g, const char *tag, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+char *guestlog_tail(const struct guest *g, off_t from);
+off_t guestlog_size(const struct guest *g);
+
+/* --- accel.c --- */
+int accel_start(struct supervisor *sup, struct err *err);
+void accel_free(struct supervisor *sup);
+/* Call when the capabilities of QEMU and the accelerator are known; at once if they are. */
+void accel_when_known(struct supervisor *sup, void (*fn)(void *ctx), void *ctx);
+void accel_forget(struct supervisor *sup, void *ctx);
+const char *accel_text(const struct supervisor *sup);
+int accel_probe_main(void);
+
+/* --- routes.c --- */
+int routes_start(struct supervisor *sup, struct err *err);
+void waiters_check(struct guest *g);
+void waiters_fail(struct guest *g, int r, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));

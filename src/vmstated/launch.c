@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Start QEMU: disks that a definition asks for and that are not there yet are made, then lock,
+ * sockets and recorder are ready before QEMU exists, then the process, then its first answer.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sock.h"
+#include "base/strbuf.h"
+#include "daemon/daemon.h"
+#include "qemu/image.h"
+#include "qemu/qmp.h"
+#include "qemu/recorder.h"
+#include "store/write.h"
+#include "vmstated/guest.h"
+
+#define LAUNCH_MS 60000u /* until QEMU's first answer; a host under load starts many at once */
+#define IMAGE_MS  600000u
+
+static void launch_failed(struct guest *g, const struct err *err)
+{
+	g->end = (struct last_exit){
+		.set = true, .cause = END_START_ERROR, .wall_ms = clock_wall_ms()};
+	(void)snprintf(g->end.detail, sizeof(g->end.detail), "%.199s", err->msg);
+	log_warn("vm=%s not started: %s", g->uuid, err->msg);
+	guestlog_printf(g, "vmstated", "not started: %s", err->msg);
+	guest_save_exit(g);
+	guest_launch_cleanup(g);
+	(void)guest_dispatch(g, EV_EXIT, NULL);
+}
+
+void guest_launch_cleanup(struct guest *g)
+{
+	if (g->recorder_fd >= 0)
+		(void)close(g->recorder_fd);
+	g->recorder_fd = -1;
+}
+
+/* --- the process --- */
+
+static void qemu_ended(void *ctx, const struct child_exit *how)
+{
+	struct guest *g = ctx;
+
+	g->qemu = NULL;
+	guest_ended(g, how);
+}
+
+int guest_watch_qemu(struct guest *g, pid_t pid, uint64_t start, struct err *err)
+{
+	int r = child_adopt(g->sup->event, pid, start, qemu_ended, g, &g->qemu, err);
+
+	if (r < 0)
+		return r;
+	g->pid = pid;
+	g->pid_start = start;
+	return 0;
+}
+
+static int not_answering(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct guest *g = userdata;
+
+	if (g->launched || !g->qemu)
+		return 0;
+	guestlog_printf(g, "vmstated", "QEMU did not answer within %u s; killed", LAUNCH_MS / 1000);
+	(void)child_kill(g->qemu, SIGKILL, false);
+	return 0;
+}
+
+static void sockets_done(struct qemu_fds *f)
+{
+	int *all[] = {&f->mon, &f->qmp, &f->ttya, &f->lock};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		if (*all[i] >= 0)
+			(void)close(*all[i]);
+	}
+}
+
+static int take_lock(struct guest *g, int *ret_fd, struct err *err)
+{
+	AUTO_FREE char *dir = path_of_data(&g->sup->paths, g->uuid, NULL);
+	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "lock");
+	AUTO_FD int fd = -1;
+	int r = dir_make(dir, 0700, err);
+
+	if (r < 0)
+		return r;
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_sys(err, errno, "cannot open '%s'", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return err_set(err, EBUSY,
+			       "'%s' is held: a QEMU of this VM still runs (fuser -v '%s')", path,
+			       path);
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
+static int listen_in_run(struct guest *g, const char *name, int *ret_fd, struct err *err)
+{
+	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, name);
+
+	return sock_listen(path, 0600, ret_fd, err);
+}
+
+static int prepare_fds(struct guest *g, struct qemu_fds *f, struct err *err)
+{
+	AUTO_FREE char *dir = path_of_run(&g->sup->paths, g->uuid, NULL);
+	int r = dir_make(dir, 0711, err);
+
+	if (r == 0)
+		r = take_lock(g, &f->lock, err);
+	if (r == 0)
+		r = listen_in_run(g, "vm.mon", &f->mon, err);
+	if (r == 0)
+		r = listen_in_run(g, "vm.qmp", &f->qmp, err);
+	if (r == 0)
+		r = listen_in_run(g, "vm.ttya", &f->ttya, err);
+	if (r == 0)
+		r = recorder_prepare(dir, 0600, &g->recorder_fd, err);
+	return r;
+}
+
+/* The definition as started and the command, for people and for who takes over. */
+static int write_started(struct guest *g, const struct argv *argv, struct err *err)
+{
+	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, "started.json");
+	AUTO_FREE char *text = vm_to_ucl(g->started);
+	json_t *args = json_array();
+	AUTO_JSON json_t *doc = json_pack("{s:o, s:s}", "argv", args, "definition", text);
+
+	for (size_t i = 0; i < argv->count; i++)
+		(void)json_array_append_new(args, json_string(argv->items[i]));
+	json_put_str(doc, "file", g->started->file);
+	json_put_str(doc, "dir", g->started->dir);
+	json_put_int(doc, "owner_uid", g->started->owner_uid);
+	json_put_int(doc, "group_gid", g->started->group_gid);
+	return state_write(path, 1, doc, FILE_NO_SYNC, err);
+}
+
+static int spawn(struct guest *g, const struct argv *argv, const struct qemu_fds *f,
+		 struct err *err)
+{
+	AUTO_FREE char *dir = path_of_run(&g->sup->paths, g->uuid, NULL);
+	AUTO_FD int log = guestlog_open(g, err);
+	int keep[] = {f->mon, f->qmp, f->ttya, f->lock};
+	struct child_spec spec = {
+		.argv = (const char *const *)argv->items,
+		.cwd = dir,
+		.in = -1,
+		.out = log,
+		.errfd = log,
+		.keep = keep,
+		.nkeep = ARRAY_SIZE(keep),
+		.session = true,
+		.no_new_privs = true,
+	};
+	int r;
+
+	if (log < 0)
+		return log;
+	r = child_start(g->sup->event, &spec, qemu_ended, g, &g->qemu, err);
+	if (r < 0)
+		return r;
+	g->pid = child_pid(g->qemu);
+	g->pid_start = child_start_time(g->qemu);
+	return 0;
+}
+
+static int start_process(struct guest *g, struct err *err)
+{
+	struct qemu_fds f = {.mon = -1, .qmp = -1, .ttya = -1, .ttyb = -1, .agent = -1, .lock = -1};
+	struct argv argv = {0};
+	int r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(f.taps); i++)
+		f.taps[i] = -1;
+	r = prepare_fds(g, &f, err);
+	if (r == 0)
+		r = qemu_argv(g->started, &g->sup->caps, &f, &argv, err);
+	if (r == 0)
+		r = write_started(g, &argv, err);
+	g->log_mark = guestlog_size(g);
+	if (r == 0)
+		r = spawn(g, &argv, &f, err);
+	argv_done(&argv);
+	sockets_done(&f);
+	return r;
+}
+
+static bool uses_kvm(const struct guest *g)
+{
+	return g->started->accel == ACCEL_KVM ||
+	       (g->started->accel == ACCEL_AUTO && g->sup->caps.kvm);
+}
+
+static void spawn_now(struct guest *g)
+{
+	struct err err = {0};
+
+	if (g->target != TARGET_NONE) { /* a stop came while disks were made */
+		(void)guest_dispatch(g, EV_EXIT, NULL);
+		return;
+	}
+	(void)snprintf(g->accel, sizeof(g->accel), "%s", uses_kvm(g) ? "kvm" : "tcg");
+	g->reboot_is_shutdown = false;
+	if (start_process(g, &err) < 0) {
+		launch_failed(g, &err);
+		return;
+	}
+	guest_mark_running(g, true);
+	guest_save(g);
+	guest_publish(g);
+	if (monitor_open(g, &err) < 0 || console_open(g, &err) < 0)
+		log_warn("vm=%s %s", g->uuid, err.msg);
+	(void)timer_set(g->sup->event, &g->launch_timer, LAUNCH_MS, not_answering, g);
+}
+
+/* --- disks --- */
+
+static void next_disk(struct guest *g, size_t from);
+
+struct making {
+	struct guest *guest;
+	size_t disk;
+};
+
+static void image_made(void *ctx, const struct child_exit *how, const char *out, const char *errors)
+{
+	struct making *m = ctx;
+	struct guest *g = m->guest;
+	size_t at = m->disk;
+	struct err err = {0};
+
+	free(m);
+	if (how->known && how->code == CLD_EXITED && how->status == 0) {
+		next_disk(g, at + 1);
+		return;
+	}
+	(void)err_set(&err, EIO, "disks[%zu]: cannot make '%s': %.300s", at,
+		      g->started->disks[at]->path, errors);
+	launch_failed(g, &err);
+}
+
+/* A disk with a size in our data directory is made at the first start; others must be there. */
+static int make_disk(struct guest *g, size_t i, struct err *err)
+{
+	const struct disk *d = g->started->disks[i];
+	struct argv argv = {0};
+	struct making *m;
+	struct child_spec spec = {.in = -1, .out = -1, .errfd = -1, .timeout_ms = IMAGE_MS};
+	struct child *child;
+	int r;
+
+	if (d->size_mib == 0)
+		return err_set(err, ENOENT, "disks[%zu].path: '%s' does not exist", i,
+			       d->path ? d->path : "");
+	m = xcalloc(1, sizeof(*m));
+	*m = (struct making){.guest = g, .disk = i};
+	image_create_argv(d, NULL, &argv);
+	spec.argv = (const char *const *)argv.items;
+	guestlog_printf(g, "vmstated", "making disk '%s'", d->path);
+	r = child_run(g->sup->event, &spec, 4096, image_made, m, &child, err);
+	argv_done(&argv);
+	if (r < 0)
+		free(m);
+	return r;
+}
+
+static int check_disk(struct guest *g, size_t i, bool *ret_missing, struct err *err)
+{
+	struct disk *d = g->started->disks[i];
+	struct image_info info;
+	int r;
+
+	*ret_missing = false;
+	if (!d->path || image_protocol(d->path))
+		return 0;
+	r = image_probe(d->path, &info, err);
+	if (r == -ENOENT) {
+		*ret_missing = true;
+		return 0;
+	}
+	if (r < 0)
+		return err_wrap(err, r, "disks[%zu].path", i);
+	if (d->format == FORMAT_AUTO)
+		d->format = info.format == IMAGE_QCOW2 ? FORMAT_QCOW2 : FORMAT_RAW;
+	return 0;
+}
+
+static void next_disk(struct guest *g, size_t from)
+{
+	struct err err = {0};
+	bool missing;
+
+	for (size_t i = from; i < g->started->ndisks; i++) {
+		int r = check_disk(g, i, &missing, &err);
+
+		if (r == 0 && missing) {
+			AUTO_FREE char *dir = path_of_data(&g->sup->paths, g->uuid, NULL);
+
+			r = dir_make(dir, 0700, &err);
+			if (r == 0)
+				r = make_disk(g, i, &err);
+			if (r == 0) {
+				if (g->started->disks[i]->format == FORMAT_AUTO)
+					g->started->disks[i]->format = FORMAT_QCOW2;
+				return;
+			}
+		}
+		if (r < 0) {
+			launch_failed(g, &err);
+			return;
+		}
+	}
+	spawn_now(g);
+}
+
+static int check_kernel(const struct vm *vm, struct err *err)
+{
+	const struct {
+		const char *what, *path;
+	} files[] = {{"kernel", vm->kernel}, {"initrd", vm->initrd}, {"bootrom", vm->bootrom}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (files[i].path && access(files[i].path, R_OK) < 0)
+			return err_sys(err, errno, "%s: cannot read '%s'", files[i].what,
+				       files[i].path);
+	}
+	return 0;
+}
+
+static void launch_known(void *ctx)
+{
+	struct guest *g = ctx;
+	struct err err = {0};
+	int r = 0;
+
+	if (!g->sup->caps_known)
+		r = err_set(&err, ENOENT, "%s", g->sup->caps_error);
+	else if (g->started->configfile)
+		r = err_set(&err, ENOTSUP,
+			    "configfile: this version does not read bhyve_config files; give the "
+			    "hardware in the definition");
+	else
+		r = check_kernel(g->started, &err);
+	if (r < 0)
+		launch_failed(g, &err);
+	else
+		next_disk(g, 0);
+}
+
+void guest_launch(struct guest *g)
+{
+	accel_when_known(g->sup, launch_known, g);
+}

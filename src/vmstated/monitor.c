@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmstated's monitor of a guest: what QEMU tells by events, whether it answers, and the switch of
+ * its reboot action. Never blocks and never guesses: a monitor that is silent is `unresponsive`.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "daemon/daemon.h"
+#include "qemu/qmp.h"
+#include "store/catalog.h"
+#include "vmstated/guest.h"
+
+#define ANSWER_MS 2000u /* silence after which a guest is named unresponsive */
+#define RETRY_MS  500u
+
+static void set_silent(struct guest *g, bool silent)
+{
+	if ((g->qmp_silent_since != 0) == silent)
+		return;
+	g->qmp_silent_since = silent ? clock_ms() : 0;
+	log_warn("vm=%s monitor %s", g->uuid, silent ? "does not answer" : "answers again");
+	guest_publish(g);
+}
+
+static void on_status(void *ctx, int r, const json_t *value, const struct err *err)
+{
+	struct guest *g = ctx;
+
+	if (r == -ETIMEDOUT) {
+		set_silent(g, true);
+		(void)qmp_send(g->mon, "query-status", NULL, -1, 60000, on_status, g);
+		return;
+	}
+	if (r < 0)
+		return;
+	set_silent(g, false);
+	(void)snprintf(g->run_state, sizeof(g->run_state), "%s", json_get_str(value, "status", ""));
+	if (!g->launched) {
+		g->launched = true;
+		(void)guest_dispatch(g, EV_LAUNCHED, NULL);
+	} else {
+		guest_publish(g);
+	}
+}
+
+static void on_ready(void *ctx, struct qmp *q)
+{
+	struct guest *g = ctx;
+
+	g->monitor_tries = 0;
+	(void)qmp_send(q, "query-status", NULL, -1, ANSWER_MS, on_status, g);
+}
+
+/* --- events: a row each --- */
+
+static void on_run_state(struct guest *g, const json_t *data, const char *state)
+{
+	(void)snprintf(g->run_state, sizeof(g->run_state), "%s", state);
+	if (g->launched)
+		guest_publish(g);
+}
+
+static void on_stop(struct guest *g, const json_t *data)
+{
+	/* Why it stopped only QEMU can tell: paused, io-error, watchdog, ... */
+	if (g->mon)
+		(void)qmp_send(g->mon, "query-status", NULL, -1, ANSWER_MS, on_status, g);
+}
+
+static void on_resume(struct guest *g, const json_t *data)
+{
+	on_run_state(g, data, "running");
+}
+
+/* A machine's own first resets are no reboot of the guest. */
+static bool first_boot(struct guest *g)
+{
+	if (g->last_reset_ms || clock_ms() - g->boot_ms > BOOT_RESET_MS)
+		return false;
+	return g->first_resets++ < BOOT_RESETS;
+}
+
+static void on_reset(struct guest *g, const json_t *data)
+{
+	uint64_t now = clock_ms(), before = g->last_reset_ms ? g->last_reset_ms : g->boot_ms;
+	bool by_guest = json_get_bool(data, "guest", true);
+
+	if (!g->launched || g->state != SUP_RUNNING || (by_guest && first_boot(g)))
+		return;
+	g->resets++;
+	g->last_reset_ms = now;
+	g->last_reset_wall_ms = clock_wall_ms();
+	g->ready = false;
+	guestlog_printf(g, "vmstated", "reset by the %s", by_guest ? "guest" : "host");
+	if (by_guest && now - before < 10000 && !budget_spend(g)) {
+		guest_fail(g, "the guest resets itself: more than %u times within %u s",
+			   g->started->maxrestart,
+			   (unsigned)(g->started->maxrestarttime_ms / 1000));
+		(void)guest_stop(g, TARGET_FAILED, 0, true, "restart budget", NULL);
+		return;
+	}
+	guest_save(g);
+	guest_publish(g);
+	if (!g->hooks)
+		hooks_run(g, HOOKS_OF_RESET, "reset");
+}
+
+static void on_panic(struct guest *g, const json_t *data)
+{
+	guestlog_printf(g, "vmstated", "the guest panicked");
+	log_warn("vm=%s panicked", g->uuid);
+	on_run_state(g, data, "guest-panicked");
+}
+
+static const struct {
+	const char *name;
+	void (*fn)(struct guest *g, const json_t *data);
+} qmp_events[] = {
+	{"STOP", on_stop},
+	{"RESUME", on_resume},
+	{"RESET", on_reset},
+	{"GUEST_PANICKED", on_panic},
+};
+
+static void on_event(void *ctx, struct qmp *q, const char *name, const json_t *data, int64_t wall)
+{
+	struct guest *g = ctx;
+
+	log_debug("vm=%s qmp event=%s", g->uuid, name);
+	for (size_t i = 0; i < ARRAY_SIZE(qmp_events); i++) {
+		if (str_eq(qmp_events[i].name, name)) {
+			qmp_events[i].fn(g, data);
+			return;
+		}
+	}
+}
+
+static int retry(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct guest *g = userdata;
+
+	if (g->pid > 0 && !g->mon)
+		(void)monitor_open(g, NULL);
+	return 0;
+}
+
+static void on_closed(void *ctx, struct qmp *q, int r, const struct err *err)
+{
+	struct guest *g = ctx;
+
+	qmp_free(q);
+	g->mon = NULL;
+	if (g->pid <= 0)
+		return;
+	/* QEMU closes when it ends; its pidfd tells that. If it lives on, try again. */
+	log_debug("vm=%s monitor closed: %s", g->uuid, err_text(err, r));
+	if (r == -ETIMEDOUT)
+		set_silent(g, true);
+	if (g->launched || g->monitor_tries++ < 60)
+		(void)timer_set(g->sup->event, &g->launch_timer, RETRY_MS, retry, g);
+}
+
+int monitor_open(struct guest *g, struct err *err)
+{
+	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, "vm.mon");
+	struct qmp_config config = {
+		.ready = on_ready, .event = on_event, .closed = on_closed, .ctx = g};
+
+	return qmp_open(g->sup->event, path, &config, &g->mon, err);
+}
+
+void monitor_close(struct guest *g)
+{
+	if (g->mon)
+		qmp_free(g->mon);
+	g->mon = NULL;
+}
+
+/* When something waits for a new process, the guest's own reboot becomes one. */
+void monitor_update_action(struct guest *g)
+{
+	const struct vm *vm = guest_vm(g);
+	bool want, pending = false;
+	AUTO_JSON json_t *args = NULL;
+
+	if (!g->mon || !g->launched || !vm)
+		return;
+	if (g->def && g->started) {
+		AUTO_JSON json_t *a = vm_to_json(g->def->vm, NULL, true);
+		AUTO_JSON json_t *b = vm_to_json(g->started, NULL, true);
+
+		(void)json_object_del(a, "last_modified");
+		(void)json_object_del(b, "last_modified");
+		pending = !json_equal(a, b);
+	}
+	want = pending || vm->onreboot == ON_REBOOT_RESTART;
+	if (want == g->reboot_is_shutdown)
+		return;
+	args = json_pack("{s:s}", "reboot", want ? "shutdown" : "reset");
+	if (qmp_send(g->mon, "set-action", args, -1, ANSWER_MS, NULL, NULL) == 0)
+		g->reboot_is_shutdown = want;
+}

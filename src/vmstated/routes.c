@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control socket: routes, who may, and answers that wait until the guest is where it was
+ * sent and vminfod has seen it.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/status.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sock.h"
+#include "base/strbuf.h"
+#include "net/feed.h"
+#include "net/http.h"
+#include "qemu/qmp.h"
+#include "store/catalog.h"
+#include "vmstated/guest.h"
+
+#define QMP_MS 5000u
+
+enum goal { GOAL_RUNNING, GOAL_STOPPED };
+
+/* A request whose answer waits for a goal; then, off the guest's list, for vminfod. */
+struct waiter {
+	struct supervisor *sup;
+	struct guest *guest; /* NULL once the goal is reached */
+	struct http_request *req;
+	enum goal goal;
+	uint32_t zoneid; /* GOAL_RUNNING: of this start or a later one */
+	json_t *answer;
+	struct feed_wait *wait;
+	struct waiter *next;
+};
+
+/* What a command asks for, from the body. */
+struct command {
+	struct supervisor *sup;
+	struct guest *guest;
+	json_t *body;
+	char by[64];
+	bool wait, force;
+};
+
+static void waiter_free(struct waiter *w)
+{
+	if (w->wait)
+		feed_wait_cancel(w->wait);
+	json_decref(w->answer);
+	free(w);
+}
+
+static void detach(struct waiter *w)
+{
+	struct waiter **at;
+
+	if (!w->guest)
+		return;
+	for (at = &w->guest->waiters; *at != w; at = &(*at)->next)
+		;
+	*at = w->next;
+	w->guest = NULL;
+}
+
+static void on_gone(struct http_request *req, void *ctx)
+{
+	struct waiter *w = ctx;
+
+	detach(w);
+	waiter_free(w);
+}
+
+static void seen(void *ctx, bool confirmed)
+{
+	struct waiter *w = ctx;
+
+	w->wait = NULL;
+	json_put_bool(w->answer, "confirmed", confirmed);
+	http_reply_json(w->req, 200, w->answer);
+	waiter_free(w);
+}
+
+static json_t *answer_of(const struct guest *g)
+{
+	const struct sup_state_row *row = &sup_states[g->state];
+
+	return json_pack("{s:s, s:s, s:s, s:s, s:s}", "uuid", g->uuid, "name", g->name, "state",
+			 row->state, "zone_state", row->zone_state, "supervisor_state", row->label);
+}
+
+static void reached(struct waiter *w)
+{
+	struct guest *g = w->guest;
+
+	detach(w);
+	w->answer = answer_of(g);
+	w->wait = feed_when_seen(w->sup->feed, feed_seq(w->sup->feed), seen, w);
+}
+
+static void fail_waiter(struct waiter *w, int r, const char *text)
+{
+	struct err err = {0};
+
+	(void)err_set(&err, -r, "%s", text);
+	detach(w);
+	http_reply_err(w->req, r, &err);
+	waiter_free(w);
+}
+
+void waiters_fail(struct guest *g, int r, const char *fmt, ...)
+{
+	struct waiter *w, *next;
+	char *text = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0)
+		abort();
+	va_end(ap);
+	for (w = g->waiters; w; w = next) {
+		next = w->next;
+		fail_waiter(w, r, text);
+	}
+	free(text);
+}
+
+static bool at_end(const struct guest *g)
+{
+	return g->settled &&
+	       (g->state == SUP_STOPPED || g->state == SUP_INIT || g->state == SUP_FAILED);
+}
+
+static void check(struct guest *g, struct waiter *w)
+{
+	bool up = g->state == SUP_RUNNING && g->settled;
+	AUTO_FREE char *text = NULL;
+
+	if (w->goal == GOAL_STOPPED && at_end(g)) {
+		reached(w);
+	} else if (w->goal == GOAL_RUNNING && up && g->zoneid >= w->zoneid) {
+		reached(w);
+	} else if (w->goal == GOAL_RUNNING && at_end(g) && g->target != TARGET_START) {
+		text = xasprintf("Unable to start VM %s: %s", g->uuid,
+				 g->state == SUP_FAILED && g->failed ? g->failed
+				 : g->end.set                        ? g->end.detail
+								     : "it was stopped");
+		fail_waiter(w, -EIO, text);
+	}
+}
+
+void waiters_check(struct guest *g)
+{
+	struct waiter *w, *next;
+
+	for (w = g->waiters; w; w = next) {
+		next = w->next;
+		check(g, w);
+	}
+}
+
+/* --- requests --- */
+
+static bool refused(struct supervisor *sup, struct http_request *req, const struct guest *g)
+{
+	const struct vm *vm = g ? guest_vm(g) : NULL;
+	const struct sock_peer *peer = http_peer(req);
+	struct err err = {0};
+
+	if (peer &&
+	    (vm ? sock_peer_may(peer, vm->owner_uid, vm->group_gid) : sock_peer_is_admin(peer)))
+		return false;
+	log_warn("refused uid=%d %s %s", peer ? (int)peer->uid : -1, http_method(req),
+		 http_path(req));
+	(void)err_set(&err, EPERM,
+		      "uid %d may not do this to %s (root, its owner or its group may)",
+		      peer ? (int)peer->uid : -1, g ? g->name : "the supervisor");
+	http_reply_err(req, -EPERM, &err);
+	return true;
+}
+
+static void who_asks(struct command *c, struct http_request *req)
+{
+	const struct sock_peer *peer = http_peer(req);
+	const json_t *caller = json_object_get(c->body, "caller");
+	json_int_t uid = peer->uid;
+
+	if (json_is_object(caller) && sock_peer_is_admin(peer))
+		uid = json_get_int(caller, "uid", uid);
+	(void)snprintf(c->by, sizeof(c->by), "%.40s, uid %lld",
+		       json_get_str(caller, "command", "control socket"), (long long)uid);
+}
+
+/* The guest and body of a command; false: the request was answered. */
+static bool take_command(struct command *c, struct http_request *req, void *ctx)
+{
+	size_t len;
+	const char *text = http_body_text(req, &len);
+	struct err err = {0};
+	int r;
+
+	*c = (struct command){.sup = ctx};
+	r = supervisor_find(c->sup, http_param(req, "id"), &c->guest, &err);
+	if (r == 0 && refused(c->sup, req, c->guest))
+		return false;
+	if (r == 0)
+		r = json_parse_object(len ? text : "{}", len ? len : 2, "body", &c->body, &err);
+	if (r < 0) {
+		http_reply_err(req, r, &err);
+		return false;
+	}
+	c->wait = json_get_bool(c->body, "wait", true);
+	c->force = json_get_bool(c->body, "force", false);
+	who_asks(c, req);
+	return true;
+}
+
+/* Answer a command that r says was taken: when the goal is reached, or now. */
+static void answer(struct command *c, struct http_request *req, int r, enum goal goal,
+		   uint32_t zoneid, const struct err *err)
+{
+	struct waiter *w;
+
+	if (r < 0) {
+		http_reply_err(req, r, err);
+	} else if (!c->wait) {
+		AUTO_JSON json_t *j = json_pack("{s:s, s:s, s:b}", "uuid", c->guest->uuid, "name",
+						c->guest->name, "accepted", 1);
+
+		http_reply_json(req, 202, j);
+	} else {
+		w = xcalloc(1, sizeof(*w));
+		*w = (struct waiter){.sup = c->sup,
+				     .guest = c->guest,
+				     .req = req,
+				     .goal = goal,
+				     .zoneid = zoneid,
+				     .next = c->guest->waiters};
+		c->guest->waiters = w;
+		http_on_gone(req, on_gone, w);
+		check(c->guest, w);
+	}
+	json_decref(c->body);
+}
+
+static void post_start(struct http_request *req, void *ctx)
+{
+	struct err err = {0};
+	struct command c;
+	char uuid[37];
+	int r;
+
+	if (!take_command(&c, req, ctx))
+		return;
+	(void)snprintf(uuid, sizeof(uuid), "%s", c.guest->uuid);
+	r = guest_start(c.guest, c.by, &err);
+	answer(&c, req, r, GOAL_RUNNING, c.guest->zoneid, &err);
+}
+
+static void stop_or_restart(struct http_request *req, void *ctx, enum guest_target target)
+{
+	struct err err = {0};
+	struct command c;
+	const struct vm *vm;
+	json_int_t grace;
+	int r;
+
+	if (!take_command(&c, req, ctx))
+		return;
+	vm = guest_vm(c.guest);
+	grace = json_get_int(c.body, "timeout_ms", vm ? (json_int_t)vm->stoptimeout_ms : 0);
+	if (grace < 0 || grace > INT64_C(365) * 86400000)
+		r = err_set(&err, EINVAL,
+			    "body.timeout_ms: %lld is out of range (want 0 to a year)",
+			    (long long)grace);
+	else
+		r = guest_stop(c.guest, target, (uint64_t)grace, c.force, c.by, &err);
+	answer(&c, req, r, target == TARGET_START ? GOAL_RUNNING : GOAL_STOPPED,
+	       c.guest->zoneid + 1, &err);
+}
+
+static void post_stop(struct http_request *req, void *ctx)
+{
+	stop_or_restart(req, ctx, TARGET_STOPPED);
+}
+
+static void post_restart(struct http_request *req, void *ctx)
+{
+	stop_or_restart(req, ctx, TARGET_START);
+}
+
+static void post_failreset(struct http_request *req, void *ctx)
+{
+	struct err err = {0};
+	struct command c;
+	int r;
+
+	if (!take_command(&c, req, ctx))
+		return;
+	r = guest_failreset(c.guest, &err);
+	answer(&c, req, r, GOAL_STOPPED, 0, &err);
+}
+
+static const struct {
+	const char *name;
+	int number;
+} signals[] = {{"KILL", SIGKILL}, {"TERM", SIGTERM}, {"INT", SIGINT},   {"HUP", SIGHUP},
+	       {"QUIT", SIGQUIT}, {"ABRT", SIGABRT}, {"USR1", SIGUSR1}, {"USR2", SIGUSR2},
+	       {"STOP", SIGSTOP}, {"CONT", SIGCONT}};
+
+static int signal_number(const char *name)
+{
+	const char *bare = str_starts(name, "SIG") ? name + 3 : name;
+
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+		if (str_eq(signals[i].name, bare) || atoi(bare) == signals[i].number)
+			return signals[i].number;
+	}
+	return -EINVAL;
+}
+
+static void post_kill(struct http_request *req, void *ctx)
+{
+	struct err err = {0};
+	struct command c;
+	const char *name;
+	int r;
+
+	if (!take_command(&c, req, ctx))
+		return;
+	name = json_get_str(c.body, "signal", "KILL");
+	r = signal_number(name);
+	if (r < 0)
+		r = err_set(&err, EINVAL, "Unknown signal \"%s\"", name);
+	else if (!c.guest->qemu)
+		r = err_set(&err, EALREADY, "Cannot find running init PID for VM %s",
+			    c.guest->uuid);
+	else if (r == SIGKILL) /* ours: recorded as asked for */
+		r = guest_stop(c.guest, TARGET_STOPPED, 0, true, c.by, &err);
+	else
+		r = child_kill(c.guest->qemu, r, false);
+	if (r == 0 && !str_eq(name, "KILL") && !str_eq(name, "SIGKILL") && !str_eq(name, "9"))
+		c.wait = false;
+	answer(&c, req, r, GOAL_STOPPED, 0, &err);
+}
+
+struct reset {
+	struct http_request *req;
+	json_t *answer;
+};
+
+static void reset_gone(struct http_request *req, void *ctx)
+{
+	struct reset *reset = ctx;
+
+	reset->req = NULL;
+}
+
+static void reset_done(void *ctx, int r, const json_t *value, const struct err *err)
+{
+	struct reset *reset = ctx;
+
+	if (reset->req && r < 0)
+		http_reply_err(reset->req, r, err);
+	else if (reset->req)
+		http_reply_json(reset->req, 200, reset->answer);
+	json_decref(reset->answer);
+	free(reset);
+}
+
+static void post_reset(struct http_request *req, void *ctx)
+{
+	struct err err = {0};
+	struct reset *reset;
+	struct command c;
+	int r;
+
+	if (!take_command(&c, req, ctx))
+		return;
+	json_decref(c.body);
+	if (!guest_is_up(c.guest) || !c.guest->mon) {
+		(void)err_set(&err, EALREADY,
+			      "Cannot reset vm from state \"%s\", must be \"running\".",
+			      sup_states[c.guest->state].state);
+		http_reply_err(req, -EALREADY, &err);
+		return;
+	}
+	reset = xcalloc(1, sizeof(*reset));
+	reset->req = req;
+	reset->answer = answer_of(c.guest);
+	json_put_bool(reset->answer, "confirmed", true);
+	http_on_gone(req, reset_gone, reset);
+	r = qmp_send(c.guest->mon, "system_reset", NULL, -1, QMP_MS, reset_done, reset);
+	if (r < 0)
+		reset_done(reset, r, NULL, NULL);
+}
+
+static json_t *problems_json(struct supervisor *sup)
+{
+	const struct catalog_problem *list;
+	size_t n = catalog_problems(sup->catalog, &list);
+	json_t *j = json_array();
+
+	for (size_t i = 0; i < n; i++) {
+		json_t *one = json_pack("{s:s, s:s}", "file", list[i].file, "text", list[i].text);
+
+		json_put_str(one, "name", list[i].name);
+		(void)json_array_append_new(j, one);
+	}
+	return j;
+}
+
+static void post_reload(struct http_request *req, void *ctx)
+{
+	struct supervisor *sup = ctx;
+	AUTO_JSON json_t *j = NULL;
+
+	if (refused(sup, req, NULL))
+		return;
+	(void)catalog_scan(sup->catalog, SIZE_MAX);
+	j = json_pack("{s:I, s:o}", "vms", (json_int_t)catalog_count(sup->catalog), "problems",
+		      problems_json(sup));
+	http_reply_json(req, 200, j);
+}
+
+static void get_ping(struct http_request *req, void *ctx)
+{
+	http_reply(req, 200, HTTP_JSON, "{\"ping\":\"pong\"}", 15);
+}
+
+static void get_status(struct http_request *req, void *ctx)
+{
+	struct supervisor *sup = ctx;
+	json_t *vms = json_array();
+	AUTO_JSON json_t *j = json_pack("{s:s, s:i, s:I, s:{s:s, s:s}, s:o, s:o}", "version",
+					DROVER_VERSION, "pid", (int)getpid(), "uptime_ms",
+					(json_int_t)(clock_ms() - sup->started_ms), "accel", "kind",
+					sup->caps.kvm ? "kvm" : "tcg", "text", accel_text(sup),
+					"vms", vms, "problems", problems_json(sup));
+
+	for (const struct guest *g = sup->guests; g; g = g->next)
+		(void)json_array_append_new(vms, guest_object(g));
+	http_reply_json(req, 200, j);
+}
+
+static void get_vm(struct http_request *req, void *ctx)
+{
+	AUTO_JSON json_t *j = NULL;
+	struct err err = {0};
+	struct guest *g;
+	int r = supervisor_find(ctx, http_param(req, "id"), &g, &err);
+
+	if (r < 0) {
+		http_reply_err(req, r, &err);
+		return;
+	}
+	j = guest_object(g);
+	http_reply_json(req, 200, j);
+}
+
+/* clang-format off */
+static const struct http_route routes[] = {
+	{"GET", "/ping", get_ping, false, "Answers {\"ping\":\"pong\"}."},
+	{"GET", "/status", get_status, false, "Every guest, refused definitions, the accelerator."},
+	{"GET", "/vms/:id", get_vm, false, "One guest."},
+	{"POST", "/vms/:id/start", post_start, false, "Starts; answers when it runs."},
+	{"POST", "/vms/:id/stop", post_stop, false, "Stops by ACPI within timeout_ms, then by force."},
+	{"POST", "/vms/:id/restart", post_restart, false, "Stops and starts."},
+	{"POST", "/vms/:id/reset", post_reset, false, "Resets the machine in place."},
+	{"POST", "/vms/:id/kill", post_kill, false, "Sends a signal to QEMU, KILL by default."},
+	{"POST", "/vms/:id/failreset", post_failreset, false, "Leaves failure mode."},
+	{"POST", "/reload", post_reload, false, "Compares all definitions with the disk."},
+};
+/* clang-format on */
+
+static void before(void *ctx)
+{
+	struct supervisor *sup = ctx;
+
+	catalog_sync(sup->catalog);
+}
+
+int routes_start(struct supervisor *sup, struct err *err)
+{
+	struct http_config config = {
+		.routes = routes, .nroutes = ARRAY_SIZE(routes), .ctx = sup, .before = before};
+	int fd;
+	int r = http_server_new(sup->event, &config, &sup->http, err);
+
+	if (r < 0)
+		return r;
+	/* Anyone may connect; who may do what is asked per request. */
+	r = sock_listen(sup->paths.vmstated, 0666, &fd, err);
+	return r < 0 ? r : http_server_listen(sup->http, fd, false, err);
+}

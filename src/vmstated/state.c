@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What vmstated writes down. Under run/ the state of this boot, rewritten at each change, so that
+ * a new vmstated takes up where a killed one was; under lib/ what must survive a power cut: the
+ * last exit, failure mode, and the mark of a running VM with the boot's id.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "store/write.h"
+#include "vmstated/guest.h"
+
+#define STATE_VERSION 1
+
+static json_t *spent_json(const struct guest *g)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < g->nspent; i++)
+		(void)json_array_append_new(list, json_integer((json_int_t)g->spent[i]));
+	return list;
+}
+
+static json_t *state_json(const struct guest *g)
+{
+	json_t *j = json_pack("{s:s, s:s, s:s, s:i, s:I, s:b, s:b, s:b}", "name", g->name, "state",
+			      sup_states[g->state].label, "boot_id", g->sup->boot_id, "pid",
+			      (int)g->pid, "pid_start", (json_int_t)g->pid_start, "launched",
+			      g->launched, "settled", g->settled, "restarting", g->restarting);
+
+	json_put_int(j, "target", g->target);
+	json_put_int(j, "deadline_ms", (json_int_t)g->deadline_ms);
+	json_put_bool(j, "asked", g->asked);
+	json_put_bool(j, "hook_failed", g->hook_failed);
+	json_put_bool(j, "ready", g->ready);
+	json_put_str(j, "failed", g->failed);
+	json_put_str(j, "asked_by", g->asked_by);
+	json_put_str(j, "accel", g->accel);
+	json_put_int(j, "zoneid", g->zoneid);
+	json_put_int(j, "boot_wall_ms", g->boot_wall_ms);
+	json_put_int(j, "boot_ms", (json_int_t)g->boot_ms);
+	json_put_int(j, "resets", g->resets);
+	json_put_int(j, "restarts", g->restarts);
+	json_put_int(j, "last_reset_ms", (json_int_t)g->last_reset_ms);
+	json_put_int(j, "last_reset_wall_ms", g->last_reset_wall_ms);
+	(void)json_object_set_new(j, "spent", spent_json(g));
+	(void)json_object_set_new(j, "hook", hooks_state(g));
+	return j;
+}
+
+static void save_to(const struct guest *g, char *path, json_t *j, enum file_sync sync)
+{
+	struct err err = {0};
+
+	if (state_write(path, STATE_VERSION, j, sync, &err) < 0)
+		log_error("vm=%s state not written: %s", g->uuid, err.msg);
+}
+
+void guest_save(struct guest *g)
+{
+	AUTO_FREE char *dir = path_of_run(&g->sup->paths, g->uuid, NULL);
+	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, "vmstated.state");
+	AUTO_JSON json_t *j = state_json(g);
+	struct err err = {0};
+
+	if (dir_make(dir, 0711, &err) < 0)
+		log_error("vm=%s %s", g->uuid, err.msg);
+	else
+		save_to(g, path, j, FILE_NO_SYNC);
+}
+
+int guest_load(struct guest *g, json_t **ret, struct err *err)
+{
+	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, "vmstated.state");
+	const json_t *spent, *at;
+	json_t *j;
+	size_t i;
+	int r = state_read(path, STATE_VERSION, &j, err);
+
+	if (r < 0)
+		return r;
+	g->target = (enum guest_target)json_get_int(j, "target", TARGET_NONE);
+	g->deadline_ms = (uint64_t)json_get_int(j, "deadline_ms", 0);
+	g->asked = json_get_bool(j, "asked", false);
+	g->hook_failed = json_get_bool(j, "hook_failed", false);
+	g->ready = json_get_bool(j, "ready", false);
+	g->restarting = json_get_bool(j, "restarting", false);
+	replace_str(&g->failed, xstrdup(json_get_str(j, "failed", NULL)));
+	(void)snprintf(g->asked_by, sizeof(g->asked_by), "%s", json_get_str(j, "asked_by", ""));
+	(void)snprintf(g->accel, sizeof(g->accel), "%s", json_get_str(j, "accel", ""));
+	g->zoneid = (uint32_t)json_get_int(j, "zoneid", 0);
+	g->boot_wall_ms = json_get_int(j, "boot_wall_ms", 0);
+	g->boot_ms = (uint64_t)json_get_int(j, "boot_ms", 0);
+	g->resets = (unsigned)json_get_int(j, "resets", 0);
+	g->restarts = (unsigned)json_get_int(j, "restarts", 0);
+	g->last_reset_ms = (uint64_t)json_get_int(j, "last_reset_ms", 0);
+	g->last_reset_wall_ms = json_get_int(j, "last_reset_wall_ms", 0);
+	g->first_resets = BOOT_RESETS;
+	spent = json_object_get(j, "spent");
+	json_array_foreach (spent, i, at) {
+		if (g->nspent < BUDGET_MAX)
+			g->spent[g->nspent++] = (uint64_t)json_integer_value(at);
+	}
+	*ret = j;
+	return 0;
+}
+
+/* --- what outlives the boot --- */
+
+void guest_save_exit(struct guest *g)
+{
+	AUTO_FREE char *dir = path_of_data(&g->sup->paths, g->uuid, NULL);
+	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "lastexited");
+	AUTO_JSON json_t *j =
+		json_pack("{s:s, s:s, s:I, s:i, s:i}", "cause", end_cause_names[g->end.cause],
+			  "detail", g->end.detail, "time_ms", (json_int_t)g->end.wall_ms, "signal",
+			  g->end.signal, "zoneid", (int)g->zoneid);
+
+	if (!file_exists(dir))
+		return; /* deleted under us */
+	if (g->end.has_status)
+		json_put_int(j, "status", g->end.status);
+	save_to(g, path, j, FILE_SYNC);
+}
+
+static void load_failed(struct guest *g)
+{
+	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "failed");
+	AUTO_JSON json_t *j = NULL;
+
+	if (state_read(path, STATE_VERSION, &j, NULL) < 0)
+		return;
+	replace_str(&g->failed, xstrdup(json_get_str(j, "reason", "no reason recorded")));
+	g->state = SUP_FAILED;
+}
+
+void guest_load_exit(struct guest *g)
+{
+	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "lastexited");
+	AUTO_JSON json_t *j = NULL;
+	int cause;
+
+	load_failed(g);
+	if (state_read(path, STATE_VERSION, &j, NULL) < 0)
+		return;
+	cause = end_cause_from_name(json_get_str(j, "cause", ""));
+	g->end.set = true;
+	g->end.cause = cause < 0 ? END_UNKNOWN : (enum end_cause)cause;
+	(void)snprintf(g->end.detail, sizeof(g->end.detail), "%s", json_get_str(j, "detail", ""));
+	g->end.wall_ms = json_get_int(j, "time_ms", 0);
+	g->end.signal = (int)json_get_int(j, "signal", 0);
+	g->end.has_status = json_object_get(j, "status") != NULL;
+	g->end.status = (int)json_get_int(j, "status", 0);
+	g->zoneid = (uint32_t)json_get_int(j, "zoneid", g->zoneid);
+}
+
+void guest_save_failed(struct guest *g)
+{
+	AUTO_FREE char *dir = path_of_data(&g->sup->paths, g->uuid, NULL);
+	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "failed");
+	AUTO_JSON json_t *j = NULL;
+
+	if (g->state != SUP_FAILED) {
+		(void)unlink(path);
+		return;
+	}
+	if (dir_make(dir, 0700, NULL) < 0)
+		return;
+	j = json_pack("{s:s, s:I}", "reason", g->failed ? g->failed : "", "time_ms",
+		      (json_int_t)clock_wall_ms());
+	save_to(g, path, j, FILE_SYNC);
+}
+
+void guest_mark_running(struct guest *g, bool running)
+{
+	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "running");
+
+	if (running)
+		(void)file_write(path, g->sup->boot_id, strlen(g->sup->boot_id), 0600, FILE_SYNC,
+				 NULL);
+	else
+		(void)unlink(path);
+}
+
+/* A mark of another boot: the host went down under the VM. */
+void guest_check_mark(struct guest *g)
+{
+	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "running");
+	AUTO_FREE char *boot = NULL;
+
+	if (g->pid > 0 || file_read(path, 64, &boot, NULL, NULL, NULL) < 0)
+		return;
+	if (!str_eq(boot, g->sup->boot_id)) {
+		g->end = (struct last_exit){
+			.set = true, .cause = END_HOST_CRASH, .wall_ms = clock_wall_ms()};
+		(void)snprintf(g->end.detail, sizeof(g->end.detail),
+			       "it ran when the host went down");
+		log_warn("vm=%s ended cause=host-crash", g->uuid);
+		guest_save_exit(g);
+	}
+	guest_mark_running(g, false);
+}
+
+/* The definition is gone and the guest at rest: nothing of it is left to know. */
+void guest_forget_files(struct guest *g)
+{
+	AUTO_FREE char *dir = path_of_run(&g->sup->paths, g->uuid, NULL);
+
+	(void)dir_remove_tree(dir, NULL);
+}
