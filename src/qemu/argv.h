@@ -48,6 +48,12 @@ struct argv {
 
 void argv_done(struct argv *a);
 void argv_add(struct argv *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/*
+ * Append the words of text: split at blanks, '...' and "..." group, a backslash (outside '...')
+ * makes the next character plain. No expansion of any kind. what: the property, for the error.
+ * -EINVAL for an open quote, -E2BIG for more than 256 words; then nothing was appended.
+ */
+int argv_split(const char *text, const char *what, struct argv *ret, struct err *err);
 /* One line per argument group with shell quoting, as people read it (logs, --dry-run). */
 char *argv_text(const struct argv *a);
 

@@ -26,7 +26,11 @@ struct image_info {
 /* -ENOENT, -EACCES, ...; -EINVAL for a qcow2 header that cannot be. */
 int image_probe(const char *path, struct image_info *ret, struct err *err);
 
-/* "qemu-img create ..." for a disk with a path and a size, or a clone of base (may be NULL). */
+/*
+ * qemu-img's vector for a disk with a path: of size_mib, or made from base (may be NULL): qcow2
+ * (and auto) becomes an overlay on base, raw a whole copy, which keeps base's size: enlarge it then
+ * with "qemu-img resize". base is looked at for its format.
+ */
 void image_create_argv(const struct disk *disk, const char *base, struct argv *ret);
 
 /* Is path of the form "nbd:", "rbd:", "iscsi:" and so on? Then its protocol's name, else NULL. */

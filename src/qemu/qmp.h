@@ -34,6 +34,9 @@ struct qmp_config {
 /* Connect to the unix socket at path and negotiate. Nothing is called before this returns. */
 int qmp_open(sd_event *event, const char *path, const struct qmp_config *config, struct qmp **ret,
 	     struct err *err);
+/* The same on a connected stream socket, which is the client's from now on, even on failure. */
+int qmp_open_fd(sd_event *event, int fd, const struct qmp_config *config, struct qmp **ret,
+		struct err *err);
 /* Pending commands are dropped without a call. Allowed inside any callback. */
 void qmp_free(struct qmp *q);
 
@@ -45,8 +48,10 @@ void qmp_free(struct qmp *q);
 typedef void (*qmp_done)(void *ctx, int r, const json_t *value, const struct err *err);
 
 /*
- * Queue a command; sent as soon as ready. arguments borrowed, may be NULL. fd is passed along with
- * it (getfd, add-fd; -1: none; ours to keep). done may be NULL. -ENOBUFS: too many are waiting.
+ * Queue a command; sent as soon as ready, in order. The deadline runs from here. arguments are
+ * borrowed, may be NULL. fd is passed along with it (getfd, add-fd; -1: none): copied, so that the
+ * caller keeps and may close its own at once. done may be NULL and is never called before this
+ * returns. -ENOBUFS: too many are waiting; -ENOTCONN: the connection is over; -EBADF: no such fd.
  */
 int qmp_send(struct qmp *q, const char *command, const json_t *arguments, int fd,
 	     uint64_t timeout_ms, qmp_done done, void *ctx);
@@ -57,7 +62,7 @@ size_t qmp_pending(const struct qmp *q, uint64_t *ret_since_ms);
 
 /*
  * Process everything QEMU has already written, without waiting: before a process that ended is
- * judged. Callbacks run.
+ * judged. Callbacks run; called inside an event, answer or ready callback it does nothing.
  */
 void qmp_drain(struct qmp *q);
 
@@ -69,7 +74,7 @@ struct qmp_message {
 	const char *name;   /* event name or error class */
 	const json_t *body; /* return value, event data or error object */
 	json_int_t id;      /* -1: none or not a number */
-	int64_t wall_ms;
+	int64_t wall_ms;    /* of an event, 0 when QEMU does not know */
 };
 /* One line without its end. -EPROTO with the reason. */
 int qmp_parse(const char *line, size_t len, struct qmp_message *ret, struct err *err);
