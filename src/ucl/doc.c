@@ -120,6 +120,15 @@ const char *ucl_doc_file(struct ucl_doc *doc, const char *name)
 	return doc->files[doc->nfiles++];
 }
 
+const char *ucl_doc_folder(struct ucl_doc *doc, const char *name)
+{
+	const char *slash = strrchr(name, '/');
+
+	if (!slash)
+		return ".";
+	return ucl_strndup(doc, name, slash == name ? 1 : (size_t)(slash - name));
+}
+
 const struct ucl_value *ucl_root(const struct ucl_doc *doc)
 {
 	return doc->root;

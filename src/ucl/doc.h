@@ -50,3 +50,6 @@ void ucl_array_add(struct ucl_doc *doc, struct ucl_value *array, struct ucl_valu
 
 /* Remember a file name once; returns the document's own copy. */
 const char *ucl_doc_file(struct ucl_doc *doc, const char *name);
+
+/* The folder of a file name: "." without a slash. */
+const char *ucl_doc_folder(struct ucl_doc *doc, const char *name);

@@ -134,18 +134,15 @@ static int parse_path(struct ucl_parser *ps, const char **ret)
 }
 
 /* Is st the file being read, or one that includes it? The first may be known by name only. */
-static bool in_chain(struct ucl_source *src, const struct stat *st)
+static bool in_chain(const struct ucl_source *src, const struct stat *st)
 {
 	for (const struct ucl_source *s = src; s; s = s->parent) {
-		struct stat own;
-		bool known = s->identified;
+		struct stat own = {.st_dev = s->dev, .st_ino = s->ino};
 
-		if (!known && stat(s->file, &own) == 0) {
-			if (own.st_dev == st->st_dev && own.st_ino == st->st_ino)
-				return true;
-		} else if (known && s->dev == st->st_dev && s->ino == st->st_ino) {
+		if (!s->identified && stat(s->file, &own) < 0)
+			continue;
+		if (own.st_dev == st->st_dev && own.st_ino == st->st_ino)
 			return true;
-		}
 	}
 	return false;
 }
@@ -166,16 +163,21 @@ static int check_limits(struct ucl_parser *ps, const char *at)
 	return 0;
 }
 
-static int read_included(struct ucl_parser *ps, struct ucl_value *obj, const char *text, size_t len,
-			 struct ucl_source *inner)
+/* Read the file inner->file, whose content is text[len], into obj. */
+static int read_included(struct ucl_parser *ps, struct ucl_value *obj, struct ucl_source *inner,
+			 const char *text, size_t len)
 {
+	struct ucl_source *outer = ps->src;
 	int r;
 
+	inner->parent = outer;
+	inner->dir = ucl_doc_folder(ps->doc, inner->file);
 	inner->text = inner->p = inner->mark = inner->bol = text;
 	inner->end = text + len;
 	inner->line = 1;
 	ps->src = inner;
 	r = ucl_parse_source(ps, obj);
+	ps->src = outer;
 	return r;
 }
 
@@ -183,13 +185,11 @@ static int include(struct ucl_parser *ps, struct ucl_value *obj, const char *pat
 		   bool try)
 {
 	struct ucl_source *outer = ps->src;
-	AUTO_FREE char *full = *path == '/' || str_eq(outer->dir, ".")
-				       ? xstrdup(path)
-				       : path_join(outer->dir, path);
-	struct ucl_source inner = {.parent = outer, .from = ucl_pos_at(outer, at)};
+	bool as_is = *path == '/' || str_eq(outer->dir, ".");
+	AUTO_FREE char *full = as_is ? xstrdup(path) : path_join(outer->dir, path);
+	struct ucl_source inner = {.from = ucl_pos_at(outer, at), .identified = true};
 	AUTO_FREE char *text = NULL;
 	struct err why = {0};
-	const char *slash;
 	struct stat st;
 	size_t len;
 	int r = check_limits(ps, at);
@@ -204,17 +204,9 @@ static int include(struct ucl_parser *ps, struct ucl_value *obj, const char *pat
 		return ucl_fault(ps, r == -E2BIG ? E2BIG : EINVAL, at, "%s", err_text(&why, r));
 	if (in_chain(outer, &st))
 		return ucl_fault(ps, EINVAL, at, "'%s' is including itself", full);
-	slash = strrchr(inner.file, '/');
-	inner.dir = ".";
-	if (slash)
-		inner.dir = ucl_strndup(ps->doc, inner.file,
-					slash == inner.file ? 1 : (size_t)(slash - inner.file));
-	inner.identified = true;
 	inner.dev = st.st_dev;
 	inner.ino = st.st_ino;
-	r = read_included(ps, obj, text, len, &inner);
-	ps->src = outer;
-	return r;
+	return read_included(ps, obj, &inner, text, len);
 }
 
 int ucl_parse_macro(struct ucl_parser *ps, struct ucl_value *obj)

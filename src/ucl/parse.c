@@ -95,23 +95,32 @@ static const char *past_quoted(const char *p, const char *end)
 /*
  * Does the key just read name an object or array further on, as in `disk "root" {`? Only keys,
  * blanks and comments may stand between. libucl looks for any brace on the line and then fails
- * on what is no key; we take such a line as a plain value.
+ * on what is no key; we take such a line as a plain value. Only `a b = {` is left to fail, being
+ * a likely slip.
  */
 static bool brace_follows(struct ucl_parser *ps)
 {
-	struct ucl_source *src = ps->src;
-	struct ucl_source ahead = *src;
+	struct ucl_source ahead = *ps->src;
 	struct ucl_parser look = {.src = &ahead, .opt = ps->opt};
-	bool found = false;
+	bool commented = false, assigned = false;
 
-	for (int keys = 0; keys <= UCL_DEPTH_MAX && ucl_skip(&look, UCL_SKIP_BLANKS) >= 0; keys++) {
+	/*
+	 * Comments end bare values, so a line may hold many items, each looking ahead over the
+	 * rest: then not further than names can be nested.
+	 */
+	for (int keys = 0; keys <= UCL_DEPTH_MAX || !commented; keys++) {
+		int r = ucl_skip(&look, UCL_SKIP_BLANKS);
 		int c = ucl_peek(&ahead);
 
-		if (c == '{' || c == '[') {
-			found = true;
+		if (c == '{' || c == '[')
+			return true;
+		if (r < 0 || assigned)
 			break;
-		}
-		if (c == '"') {
+		commented |= r > 0;
+		if (c == '=' || c == ':') {
+			assigned = true;
+			ahead.p++;
+		} else if (c == '"') {
 			ahead.p = past_quoted(ahead.p, ahead.end);
 			if (!ahead.p)
 				break;
@@ -122,7 +131,7 @@ static bool brace_follows(struct ucl_parser *ps)
 			break;
 		}
 	}
-	return found;
+	return false;
 }
 
 int ucl_need_separator(struct ucl_parser *ps)
@@ -394,15 +403,6 @@ int ucl_parse_source(struct ucl_parser *ps, struct ucl_value *obj)
 	return expect_end(ps, '}');
 }
 
-static const char *folder_of(struct ucl_doc *doc, const char *name)
-{
-	const char *slash = strrchr(name, '/');
-
-	if (!slash)
-		return ".";
-	return ucl_strndup(doc, name, slash == name ? 1 : (size_t)(slash - name));
-}
-
 static int parse_text(const char *name, const char *text, size_t len, const struct stat *st,
 		      struct ucl_parser *ps)
 {
@@ -412,7 +412,7 @@ static int parse_text(const char *name, const char *text, size_t len, const stru
 	if (len > UCL_TEXT_MAX)
 		return err_set(ps->err, E2BIG, "%s: larger than %u bytes", name, UCL_TEXT_MAX);
 	src.file = ucl_doc_file(ps->doc, name);
-	src.dir = folder_of(ps->doc, src.file);
+	src.dir = ucl_doc_folder(ps->doc, src.file);
 	if (st) {
 		src.identified = true;
 		src.dev = st->st_dev;

@@ -57,8 +57,8 @@ static unsigned check_case(const char *name)
 		return 1;
 	}
 	if (getenv("REWRITE_GOLDEN")) {
-		assert_int_equal(
-			file_write(expected, got, strlen(got), 0644, FILE_NO_SYNC, &err), 0);
+		assert_int_equal(file_write(expected, got, strlen(got), 0644, FILE_NO_SYNC, &err),
+				 0);
 		return 0;
 	}
 	if (file_read(expected, 1 << 20, &want, NULL, NULL, &err) < 0) {
