@@ -26,8 +26,9 @@ static struct ucl_block *add_block(struct ucl_doc *doc, size_t want)
 	b->high = b->size = size;
 	doc->blocks = b;
 	doc->bytes += size;
-	if (doc->block_size < BLOCK_MAX)
-		doc->block_size *= 2;
+	doc->block_size = doc->bytes / 2 < BLOCK_MIN ? BLOCK_MIN : doc->bytes / 2;
+	if (doc->block_size > BLOCK_MAX)
+		doc->block_size = BLOCK_MAX;
 	return b;
 }
 
@@ -36,7 +37,7 @@ struct ucl_doc *ucl_doc_new(size_t len)
 	struct ucl_doc *doc = xcalloc(1, sizeof(*doc));
 
 	/* A value costs some hundred bytes with its key and takes some twenty in the text. */
-	doc->block_size = len > BLOCK_MAX / 6 ? BLOCK_MAX : len * 6;
+	doc->block_size = len > BLOCK_MAX / 8 ? BLOCK_MAX : len * 8;
 	if (doc->block_size < BLOCK_MIN)
 		doc->block_size = BLOCK_MIN;
 	return doc;
