@@ -38,6 +38,9 @@ enum prop_set_flags {
 	NEEDS_RESTART = 8, /* applies at the next start */
 	BY_HAND = 16,      /* only in a definition file */
 	PAYLOAD_ONLY = 32, /* not stored */
+	NOT_CONFIGURED =
+		64,         /* not shown while zone_state is "configured" (before install, after) */
+	KEY_BY_INDEX = 128, /* findings name disks.0.x instead of disks.*.x */
 };
 
 /* When the JSON object has the member. */
@@ -52,12 +55,15 @@ enum prop_show {
 struct prop {
 	const char *name; /* JSON name */
 	const char *ucl;  /* name in definition files beside `name`, NULL if none */
+	const char *ucl2; /* another one */
 	enum prop_type type;
-	size_t at;                /* offset in the element's struct */
-	const char *unit;         /* "MiB", "GiB", "s", "%", NULL */
-	int64_t min, max;         /* numbers; both 0: the type's range */
+	size_t at;        /* offset in the element's struct */
+	const char *unit; /* "MiB", "GiB", "s", "%", NULL */
+	/* Numbers, in the unit, both 0: the type's range. Strings: max length in bytes. */
+	int64_t min, max;
 	int64_t def;              /* default of numbers, booleans, enums */
 	const char *def_str;      /* default of strings */
+	const char *create;       /* what creation by payload stores when nothing is given */
 	const char *const *names; /* PROP_ENUM: names[count] */
 	size_t nnames;
 	unsigned set; /* enum prop_set_flags */
@@ -66,6 +72,12 @@ struct prop {
 	int width;
 	/* Beyond type and bounds; adds findings. where: JSON path or FILE:LINE:COLUMN. */
 	void (*check)(const char *value, const char *where, const char *key, struct problems *p);
+	/* What to say of a value outside names: $v the value, $n the names joined by ",". */
+	const char *refusal;
+	/* Rules that need other members too; vm rows only. Findings are at JSON paths. */
+	void (*rule)(const struct vm *vm, struct problems *p);
+	/* Runtime rows: the value, NULL to leave it out; has the first word over the fact. */
+	json_t *(*compute)(const struct vm *vm, const json_t *facts, const json_t *fact);
 	const char *source; /* manual section, upstream document, decision */
 	const char *doc;    /* one sentence */
 };
@@ -75,6 +87,8 @@ struct prop_table {
 	const struct prop *rows;
 	size_t count;
 	const char *key; /* name of the identifying property: "path", "mac" */
+	const char *one; /* "disk", "NIC": one element, for messages */
+	size_t given_at; /* offset of struct prop_set given */
 };
 
 extern const struct prop_table vm_props, disk_props, nic_props, console_props;

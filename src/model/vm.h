@@ -22,6 +22,11 @@ struct prop_set {
 	uint64_t bits[3];
 };
 
+/* Which of them stand in the definition file under the row's ucl or ucl2 name. */
+struct ucl_names {
+	struct prop_set ucl, ucl2;
+};
+
 struct str_list {
 	char **items;
 	size_t count;
@@ -66,6 +71,10 @@ enum disk_compression {
 };
 #define DISK_COMPRESSION_COUNT 15
 
+/*
+ * ucl_path of elements: the keys below the VM's section that lead to it in its definition file
+ * ("disk", "root"; with a number for an element of an array); empty when it is not in a file.
+ */
 struct disk {
 	char *name; /* section name; "disk0" when made from a payload */
 	char *path;
@@ -91,6 +100,8 @@ struct disk {
 	char *zfs_filesystem;
 	bool missing; /* the backing is gone: set by who looks at disks, not by people */
 	struct prop_set given;
+	struct ucl_names spelled;
+	struct str_list ucl_path;
 };
 
 struct nic {
@@ -117,6 +128,8 @@ struct nic {
 	struct str_list forward; /* "tcp:127.0.0.1:2222-:22" */
 	char *tap;               /* an existing tap interface */
 	struct prop_set given;
+	struct ucl_names spelled;
+	struct str_list ucl_path;
 };
 
 struct console {
@@ -124,6 +137,8 @@ struct console {
 	char *backend;
 	bool enabled;
 	struct prop_set given;
+	struct ucl_names spelled;
+	struct str_list ucl_path;
 };
 
 struct vm {
@@ -194,6 +209,8 @@ struct vm {
 
 	/* bookkeeping, no properties */
 	struct prop_set given;
+	struct ucl_names spelled;
+	char *data_dir;  /* of vm_finish; NULL: not known */
 	char *file;      /* definition file; NULL for a payload */
 	int line;        /* of its section */
 	char *dir;       /* folder of the definition file */
