@@ -584,6 +584,22 @@ class Suite:
         os.rename(temporary, path)
         return path
 
+    def use_fake_qemu(self, script=None, name=None):
+        """
+        Daemons started from now on run tests/fake_qemu as QEMU. script: its scenario (an object)
+        for the VM `name`, or for all VMs; may be called again to change it.
+        """
+        folder = self.root / "fake"
+        folder.mkdir(exist_ok=True)
+        link = folder / "qemu-system-x86_64"
+        if not link.is_symlink():
+            link.symlink_to(TOP / "tests/fake_qemu")
+        file = folder / (f"fake_qemu.{name}.json" if name else "fake_qemu.json")
+        temporary = folder / ".new"
+        temporary.write_text(json.dumps(script or {}))
+        os.rename(temporary, file)
+        self.env["DROVER_QEMU"] = str(link)
+
     # --- guests ---
 
     def console(self, uuid):
