@@ -191,8 +191,7 @@ static bool lists_equal(const struct ucl_value *a, const struct ucl_value *b)
 bool ucl_equal(const struct ucl_value *a, const struct ucl_value *b)
 {
 	if (is_real(a) && is_real(b)) /* a time is the number of its seconds */
-		return memcmp(&a->real, &b->real, sizeof(a->real)) == 0 || a->real == b->real ||
-		       (isnan(a->real) && isnan(b->real));
+		return a->real == b->real || (isnan(a->real) && isnan(b->real));
 	if (a->type != b->type)
 		return false;
 	switch (a->type) {

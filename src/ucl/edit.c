@@ -69,9 +69,9 @@ char *ucl_quote(const char *text)
 static bool same_key(const char *folded_key, const char *wanted)
 {
 	for (; *folded_key && *wanted; folded_key++, wanted++) {
-		char c = *wanted >= 'A' && *wanted <= 'Z' ? (char)(*wanted | 0x20) : *wanted;
+		bool upper = *wanted >= 'A' && *wanted <= 'Z';
 
-		if (*folded_key != c)
+		if (*folded_key != (upper ? *wanted - 'A' + 'a' : *wanted))
 			return false;
 	}
 	return *folded_key == *wanted;
@@ -431,7 +431,7 @@ static int edit_once(struct editor *ed, struct ucl_doc **doc, char **text, size_
 	AUTO_FREE char *shown = show_path(ed->edit->path);
 	AUTO_DOC struct ucl_doc *next = NULL;
 	__attribute__((cleanup(plan_done))) struct plan plan = {0};
-	char *made;
+	char *made = NULL;
 	int r;
 
 	ed->text = (struct ucl_text){*text, *len};

@@ -35,5 +35,8 @@ struct ucl_edit {
 int ucl_edit(const char *name, const char *text, size_t len, const struct ucl_edit *edits,
 	     size_t count, char **ret, struct err *err);
 
-/* text as a UCL value: quoted and escaped; caller frees. */
+/*
+ * text as a UCL value: quoted and escaped, dollars too, so that it reads back as it is; caller
+ * frees. Foreign text goes through this, not through JSON, where $CURDIR would be replaced.
+ */
 char *ucl_quote(const char *text);

@@ -111,7 +111,7 @@ static int parse_path(struct ucl_parser *ps, const char **ret)
 {
 	struct ucl_source *src = ps->src;
 	const char *at = src->p;
-	struct ucl_value *v;
+	struct ucl_value *v = NULL;
 	int c = ucl_peek(src);
 	int r;
 
@@ -213,7 +213,7 @@ int ucl_parse_macro(struct ucl_parser *ps, struct ucl_value *obj)
 {
 	struct ucl_source *src = ps->src;
 	const char *at = src->p++;
-	const char *path;
+	const char *path = NULL;
 	char name[32];
 	size_t len = 0;
 	bool try;

@@ -23,20 +23,20 @@ struct suffix {
 /* Source: libucl; `ks` and `gs` are what its reader makes of a multiplier before s. */
 static const struct suffix suffixes[] = {
 	{"k", SCALE, 1000, 1},
-	{"m", SCALE, 1000 * 1000, 1},
-	{"g", SCALE, 1000 * 1000 * 1000, 1},
+	{"m", SCALE, INT64_C(1000) * 1000, 1},
+	{"g", SCALE, INT64_C(1000) * 1000 * 1000, 1},
 	{"kb", BYTES, 1 << 10, 1},
 	{"mb", BYTES, 1 << 20, 1},
 	{"gb", BYTES, 1 << 30, 1},
 	{"ms", TIME, 1, 1000},
 	{"s", TIME, 1, 1},
 	{"ks", TIME, 1000, 1},
-	{"gs", TIME, 1000 * 1000 * 1000, 1},
+	{"gs", TIME, INT64_C(1000) * 1000 * 1000, 1},
 	{"min", TIME, 60, 1},
-	{"h", TIME, 60 * 60, 1},
-	{"d", TIME, 24 * 60 * 60, 1},
-	{"w", TIME, 7 * 24 * 60 * 60, 1},
-	{"y", TIME, 365 * 24 * 60 * 60, 1},
+	{"h", TIME, INT64_C(60) * 60, 1},
+	{"d", TIME, INT64_C(24) * 60 * 60, 1},
+	{"w", TIME, INT64_C(7) * 24 * 60 * 60, 1},
+	{"y", TIME, INT64_C(365) * 24 * 60 * 60, 1},
 };
 
 static const struct {

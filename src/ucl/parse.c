@@ -300,8 +300,8 @@ static int parse_item_value(struct ucl_parser *ps, bool named, struct ucl_value 
 static int parse_item(struct ucl_parser *ps, struct ucl_value *obj, bool named)
 {
 	struct ucl_pos at = ucl_pos_at(ps->src, ps->src->p);
-	struct ucl_value *v;
-	const char *key;
+	struct ucl_value *v = NULL;
+	const char *key = NULL;
 	int r;
 
 	r = parse_key(ps, &key);

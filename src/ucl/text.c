@@ -81,6 +81,19 @@ static int unescape_code(struct ucl_parser *ps, const char **p, const char *end,
 	return 0;
 }
 
+/* What \letter stands for: itself, unless it is one of these. */
+static char escaped(char letter)
+{
+	static const char escapes[] = "n\nr\rt\tb\bf\f";
+
+	for (size_t i = 0; i + 1 < sizeof(escapes); i += 2)
+		if (escapes[i] == letter)
+			return escapes[i + 1];
+	if (letter == '$')
+		return UCL_LITERAL_DOLLAR;
+	return letter;
+}
+
 /* [from, end) with escapes resolved; an escaped dollar is marked for ucl_expand. */
 static int unescape(struct ucl_parser *ps, const char *from, const char *end, char **ret,
 		    size_t *ret_len)
@@ -91,40 +104,19 @@ static int unescape(struct ucl_parser *ps, const char *from, const char *end, ch
 	const char *p = from;
 
 	while (p < end) {
+		int r = 0;
+
 		if (*p != '\\' || p + 1 >= end) {
 			*to++ = *p++;
 			continue;
 		}
 		p += 2;
-		switch (p[-1]) {
-		case 'n':
-			*to++ = '\n';
-			break;
-		case 'r':
-			*to++ = '\r';
-			break;
-		case 't':
-			*to++ = '\t';
-			break;
-		case 'b':
-			*to++ = '\b';
-			break;
-		case 'f':
-			*to++ = '\f';
-			break;
-		case '$':
-			*to++ = UCL_LITERAL_DOLLAR;
-			break;
-		case 'u': {
-			int r = unescape_code(ps, &p, end, &to);
-
-			if (r < 0)
-				return r;
-			break;
-		}
-		default:
-			*to++ = p[-1];
-		}
+		if (p[-1] == 'u')
+			r = unescape_code(ps, &p, end, &to);
+		else
+			*to++ = escaped(p[-1]);
+		if (r < 0)
+			return r;
 	}
 	*to = '\0';
 	*ret = text;
@@ -141,7 +133,7 @@ static int make_string(struct ucl_parser *ps, const char *from, const char *end,
 		       const char **ret)
 {
 	size_t len = (size_t)(end - from);
-	char *text;
+	char *text = NULL;
 	int r;
 
 	if (!t.escapes) {
@@ -190,7 +182,7 @@ static int parse_quoted(struct ucl_parser *ps, struct ucl_value *v)
 {
 	struct ucl_source *src = ps->src;
 	struct traits t = {0};
-	const char *end;
+	const char *end = NULL;
 	int r = scan_quoted(ps, &end, &t);
 
 	if (r == 0)
@@ -204,7 +196,7 @@ int ucl_parse_quoted_key(struct ucl_parser *ps, char **ret, size_t *ret_len)
 {
 	struct ucl_source *src = ps->src;
 	struct traits t = {0};
-	const char *end;
+	const char *end = NULL;
 	char name[8];
 	int c;
 	int r = scan_quoted(ps, &end, &t);

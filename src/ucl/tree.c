@@ -45,7 +45,7 @@ static void index_add(struct ucl_index *index, const struct ucl_value *obj, size
 	struct ucl_index old = *index;
 
 	if (2 * (old.used + 1) > old.size) {
-		index->size = old.size ? 2 * old.size : 8 * INDEX_FROM;
+		index->size = old.size ? 2 * old.size : (size_t)8 * INDEX_FROM;
 		index->entries = xcalloc(index->size, sizeof(*index->entries));
 		for (size_t i = 0; i < old.size; i++) {
 			const struct ucl_index_entry *e = &old.entries[i];

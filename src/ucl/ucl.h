@@ -103,5 +103,6 @@ char *ucl_where(const struct ucl_pos *pos);
 /* The tree as compact JSON as libucl prints it (times as numbers); caller frees. */
 char *ucl_to_json(const struct ucl_value *v);
 
-/* The same tree? Positions, raw texts and the implicit mark do not count. */
+/* The same tree? Positions, raw texts, the implicit mark and the order of keys do not count; a time
+ * equals the number of its seconds. */
 bool ucl_equal(const struct ucl_value *a, const struct ucl_value *b);
