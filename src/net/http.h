@@ -82,7 +82,7 @@ void http_on_gone(struct http_request *req, void (*fn)(struct http_request *req,
 void http_reply(struct http_request *req, int status, const char *type, const void *data,
 		size_t len); /* copies */
 void http_reply_body(struct http_request *req, int status, const char *type,
-		     struct http_body *body); /* takes a reference */
+		     struct http_body *body); /* adds a reference; the caller keeps its own */
 void http_reply_json(struct http_request *req, int status, const json_t *json);
 /* {"error":{"code","message"}}, status by api/status.h; r negative errno, err may be NULL. */
 void http_reply_err(struct http_request *req, int r, const struct err *err);
@@ -113,7 +113,8 @@ struct http_stream_config {
 /* Answer 200 with an endless chunked body. */
 struct http_stream *http_reply_stream(struct http_request *req,
 				      const struct http_stream_config *config);
-/* Queue bytes (one or more whole lines). -ENOBUFS: over the bound, the stream will end. */
+/* Queue bytes (one or more whole lines); adds a reference, the caller keeps its own. -ENOBUFS: over
+ * the bound, the stream will end. -EPIPE: it is ending already. */
 int http_stream_send(struct http_stream *s, struct http_body *body);
 void http_stream_close(struct http_stream *s);
 /* What waits to be taken by the client. */
