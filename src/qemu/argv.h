@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct disk;
 struct err;
 struct vm;
 
@@ -39,6 +40,11 @@ struct qemu_fds {
 	int agent;    /* of the guest agent channel, -1 for none */
 	int lock;     /* held, not named in the arguments */
 	int taps[32]; /* per NIC, -1: no tap */
+	/*
+	 * NVRAM of a firmware image: a private copy of qemu_vars_template(), raw or (name ends in
+	 * .qcow2, needed for snapshots) converted. NULL: the firmware's variables are lost.
+	 */
+	const char *vars;
 };
 
 struct argv {
@@ -66,6 +72,26 @@ char *argv_text(const struct argv *a);
 int qemu_argv(const struct vm *vm, const struct qemu_caps *caps, const struct qemu_fds *fds,
 	      struct argv *ret, struct err *err);
 
-/* Ids we give: the qdev and node names of disk i and NIC i ("disk0", "nic0"); buf >= 24. */
+/*
+ * Ids we give; buf >= QEMU_ID_MAX. Disk i: device and top node "disk0", file node "disk0-file",
+ * iothread "disk0-thread". NIC i: device "nic0", netdev "nic0-net". Root port i: "port0". i counts
+ * in the VM as started: what is plugged in later needs a number never used since.
+ */
+#define QEMU_ID_MAX 32
 const char *qemu_disk_id(size_t i, char *buf, size_t size);
 const char *qemu_nic_id(size_t i, char *buf, size_t size);
+const char *qemu_port_id(size_t i, char *buf, size_t size);
+
+/*
+ * Ports 0 .. used - 1 are taken at start, by disks for which qemu_disk_on_port() in order, then by
+ * NICs in order; the next QEMU_ROOT_PORTS are free. Whoever plugs keeps account of them: QEMU lets
+ * two devices onto one port, where the guest does not see the second.
+ */
+size_t qemu_ports_used(const struct vm *vm);
+bool qemu_disk_on_port(const struct disk *disk);
+
+/*
+ * The variables file that belongs to a firmware image by its name (OVMF_CODE_4M.fd:
+ * OVMF_VARS_4M.fd); NULL when the name holds no "CODE". Caller frees.
+ */
+char *qemu_vars_template(const char *bootrom);

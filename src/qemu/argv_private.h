@@ -6,12 +6,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "model/vm.h"
 #include "qemu/argv.h"
 
-struct disk;
 struct err;
-struct nic;
-struct vm;
 
 /* Slots of pcie.0 that are ours; 0 and 0x1f belong to the machine. */
 enum argv_slot {
@@ -31,9 +29,10 @@ struct build {
 	const struct qemu_fds *fds;
 	struct argv *out;
 	struct err *err;
-	size_t port;                     /* next free root port */
-	unsigned scsi, ahci;             /* targets and ports given so far */
-	int boot_disk[32], boot_nic[32]; /* boot indices, 0: none */
+	size_t port;                                        /* next free root port */
+	unsigned scsi, ahci;                                /* targets and ports given so far */
+	int boot_disk[VM_DISKS_MAX], boot_nic[VM_NICS_MAX]; /* boot indices, 0: none */
+	bool net_boot;                                      /* NICs keep their boot ROM */
 };
 
 /* Move all of from to the end of a. */
@@ -48,10 +47,10 @@ json_t *argv_pci(const char *driver, const char *id, enum argv_slot slot);
 /* The same on the next root port. */
 json_t *argv_on_port(struct build *b, const char *driver, const char *id);
 
-/* Boot indices of disks and NICs out of `boot`, and -boot. */
+/* Parts of the vector, each in its file. */
 int argv_boot(struct build *b);
+int argv_firmware(struct build *b);
 int argv_disks(struct build *b);
 int argv_nics(struct build *b);
-int argv_firmware(struct build *b);
-void argv_ports(struct build *b);
-int argv_fixed(struct build *b);
+/* Does the firmware keep its variables from the guest (secure boot)? */
+bool argv_secure(const struct vm *vm);

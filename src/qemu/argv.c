@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The argument vector, top to bottom: machine, processor and memory, monitors, fixed devices, root
+ * ports, then disks and NICs (argv_devices.c) and boot and firmware (argv_boot.c). Every -device,
+ * -blockdev, -netdev and -object is JSON with bus and address named: plain ones are made before
+ * JSON ones whatever their order, and would take their slots.
+ * Not passed on: virtio_txtimer and virtio_txburst (QEMU's network back ends of today have no
+ * such timer), hostbridge (q35 has its own), vmexit_on_halt (always so).
+ */
+#include "qemu/argv.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "model/vm.h"
+#include "qemu/argv_private.h"
+
+/* TCG's translation buffer adds to QEMU's size: an eighth of the guest's memory, within reason. */
+#define TB_MIB_MIN 32
+#define TB_MIB_MAX 256
+
+#define SANDBOX "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+/* A reset stays in the process; a panic stays to be looked at. */
+#define ACTION "reboot=reset,shutdown=poweroff,panic=pause,watchdog=pause"
+
+/* --- helpers of all parts --- */
+
+void argv_json(struct build *b, const char *option, json_t *j)
+{
+	AUTO_FREE char *text = json_text(j);
+
+	argv_add(b->out, "%s", option);
+	argv_add(b->out, "%s", text);
+	json_decref(j);
+}
+
+json_t *argv_device(const char *driver, const char *id, const char *bus, const char *addr)
+{
+	json_t *j = json_object();
+
+	json_put_str(j, "driver", driver);
+	json_put_str(j, "id", id);
+	json_put_str(j, "bus", bus);
+	json_put_str(j, "addr", addr);
+	return j;
+}
+
+json_t *argv_pci(const char *driver, const char *id, enum argv_slot slot)
+{
+	AUTO_FREE char *addr = xasprintf("0x%x", slot);
+
+	return argv_device(driver, id, "pcie.0", addr);
+}
+
+json_t *argv_on_port(struct build *b, const char *driver, const char *id)
+{
+	char bus[QEMU_ID_MAX];
+
+	return argv_device(driver, id, qemu_port_id(b->port++, bus, sizeof(bus)), "0x0");
+}
+
+static const char *numbered(const char *what, size_t i, char *buf, size_t size)
+{
+	(void)snprintf(buf, size, "%s%zu", what, i);
+	return buf;
+}
+
+const char *qemu_disk_id(size_t i, char *buf, size_t size)
+{
+	return numbered("disk", i, buf, size);
+}
+
+const char *qemu_nic_id(size_t i, char *buf, size_t size)
+{
+	return numbered("nic", i, buf, size);
+}
+
+const char *qemu_port_id(size_t i, char *buf, size_t size)
+{
+	return numbered("port", i, buf, size);
+}
+
+size_t qemu_ports_used(const struct vm *vm)
+{
+	size_t n = vm->nnics;
+
+	for (size_t i = 0; i < vm->ndisks; i++)
+		n += qemu_disk_on_port(vm->disks[i]);
+	return n;
+}
+
+/* --- what is refused --- */
+
+static int check(struct build *b)
+{
+	const struct vm *vm = b->vm;
+
+	if (vm->spice_port > 0)
+		return err_set(b->err, ENOTSUP,
+			       "spice_port: SPICE is not served (want 0 or -1; VNC is)");
+	if (vm->vga == VGA_XENFB)
+		return err_set(b->err, ENOTSUP,
+			       "vga: xenfb is Xen's (want std, cirrus, vmware, qxl or none)");
+	if (vm->ndisks > VM_DISKS_MAX || vm->nnics > VM_NICS_MAX)
+		return err_set(b->err, E2BIG, "more than %d disks or %d NICs", VM_DISKS_MAX,
+			       VM_NICS_MAX);
+	return 0;
+}
+
+/* --- machine, processor, memory --- */
+
+static int machine(struct build *b)
+{
+	const char *name = b->vm->machine ? b->vm->machine : b->caps->machine;
+
+	if ((!str_eq(name, "q35") && !str_starts(name, "pc-q35-")) || strchr(name, ','))
+		return err_set(b->err, ENOTSUP,
+			       "machine: '%s' is not served (want q35 or pc-q35-VERSION)", name);
+	argv_add(b->out, "-machine");
+	argv_add(b->out, "%s,usb=off,dump-guest-core=off%s%s%s%s", name,
+		 b->vm->acpi || b->vm->bootrom ? "" : ",acpi=off",
+		 argv_secure(b->vm) ? ",smm=on" : "", b->vm->bootrom ? ",pflash0=pflash0" : "",
+		 b->vm->bootrom && b->fds->vars ? ",pflash1=pflash1" : "");
+	return 0;
+}
+
+static bool uses_kvm(const struct build *b)
+{
+	return b->vm->accel == ACCEL_KVM || (b->vm->accel == ACCEL_AUTO && b->caps->kvm);
+}
+
+static void accelerator(struct build *b)
+{
+	uint32_t tb = b->vm->ram_mib / 8;
+
+	if (tb < TB_MIB_MIN)
+		tb = TB_MIB_MIN;
+	if (tb > TB_MIB_MAX)
+		tb = TB_MIB_MAX;
+	argv_add(b->out, "-accel");
+	if (uses_kvm(b))
+		argv_add(b->out, "kvm");
+	else
+		argv_add(b->out, "tcg,tb-size=%u", tb);
+}
+
+/* TCG has no host CPU to show; max is the nearest. Features after a comma are kept. */
+static void processor(struct build *b)
+{
+	const char *type = b->vm->cpu_type ? b->vm->cpu_type : "qemu64";
+	size_t len = strcspn(type, ",");
+
+	argv_add(b->out, "-cpu");
+	if (!uses_kvm(b) && len == 4 && str_starts(type, "host"))
+		argv_add(b->out, "max%s", type + len);
+	else
+		argv_add(b->out, "%s", type);
+}
+
+/* Members not given follow from the others; without any: one socket. */
+static int topology(struct build *b)
+{
+	const struct vm *vm = b->vm;
+	uint64_t n = vm->vcpus ? vm->vcpus : 1;
+	uint64_t threads = vm->threads ? vm->threads : 1;
+	uint64_t cores = vm->cores, sockets = vm->sockets;
+
+	if (!cores)
+		cores = n / (threads * (sockets ? sockets : 1));
+	if (!sockets)
+		sockets = cores ? n / (threads * cores) : 0;
+	if (sockets * cores * threads != n)
+		return err_set(b->err, EINVAL,
+			       "vcpus: sockets %u x cores %u x threads %u does not make %u "
+			       "(0: not given)",
+			       vm->sockets, vm->cores, vm->threads, vm->vcpus);
+	argv_add(b->out, "-smp");
+	argv_add(b->out, "cpus=%u,sockets=%u,cores=%u,threads=%u", (unsigned)n, (unsigned)sockets,
+		 (unsigned)cores, (unsigned)threads);
+	argv_add(b->out, "-m");
+	argv_add(b->out, "size=%uM", vm->ram_mib);
+	if (vm->wire_memory) {
+		argv_add(b->out, "-overcommit");
+		argv_add(b->out, "mem-lock=on");
+	}
+	return 0;
+}
+
+/* In key=value options a comma inside a value is doubled. */
+static char *doubled(const char *text)
+{
+	struct strbuf sb = {0};
+
+	for (; *text; text++) {
+		strbuf_putc(&sb, *text);
+		if (*text == ',')
+			strbuf_putc(&sb, ',');
+	}
+	return strbuf_steal(&sb);
+}
+
+static int identity(struct build *b)
+{
+	AUTO_FREE char *name = doubled(b->vm->name ? b->vm->name : b->vm->uuid);
+
+	argv_add(b->out, "%s", b->caps->binary);
+	argv_add(b->out, "-name");
+	argv_add(b->out, "guest=%s,debug-threads=on", name);
+	argv_add(b->out, "-uuid");
+	argv_add(b->out, "%s", b->vm->uuid);
+	argv_add(b->out, "-nodefaults");
+	argv_add(b->out, "-no-user-config");
+	argv_add(b->out, "-S");
+	argv_add(b->out, "-sandbox");
+	argv_add(b->out, SANDBOX);
+	argv_add(b->out, "-action");
+	argv_add(b->out, ACTION);
+	return 0;
+}
+
+static int core(struct build *b)
+{
+	int r = machine(b);
+
+	if (r < 0)
+		return r;
+	accelerator(b);
+	processor(b);
+	r = topology(b);
+	argv_add(b->out, "-rtc");
+	argv_add(b->out, "base=utc");
+	argv_add(b->out, "-smbios");
+	argv_add(b->out, "type=1,serial=%s", b->vm->uuid);
+	return r;
+}
+
+/* --- monitors and other sockets --- */
+
+/* An inherited listening socket; false when there is none. */
+static bool socket_chardev(struct build *b, const char *id, int fd)
+{
+	if (fd < 0)
+		return false;
+	argv_add(b->out, "-chardev");
+	argv_add(b->out, "socket,id=%s,fd=%d,server=on,wait=off", id, fd);
+	return true;
+}
+
+static void monitor(struct build *b, const char *id)
+{
+	argv_add(b->out, "-mon");
+	argv_add(b->out, "chardev=%s,mode=control", id);
+}
+
+static int monitors(struct build *b)
+{
+	if (socket_chardev(b, "mon", b->fds->mon))
+		monitor(b, "mon");
+	if (socket_chardev(b, "qmp", b->fds->qmp))
+		monitor(b, "qmp");
+	argv_add(b->out, "-chardev");
+	argv_add(b->out, "pipe,id=rec,path=events");
+	monitor(b, "rec");
+	return 0;
+}
+
+static void serial_port(struct build *b, int index, const char *chardev, int fd)
+{
+	char id[QEMU_ID_MAX];
+	json_t *j;
+
+	if (!socket_chardev(b, chardev, fd))
+		return;
+	j = argv_device("isa-serial", numbered("serial", (size_t)index, id, sizeof(id)), "isa.0",
+			NULL);
+	json_put_int(j, "index", index);
+	json_put_str(j, "chardev", chardev);
+	argv_json(b, "-device", j);
+}
+
+static void agent(struct build *b)
+{
+	json_t *j;
+
+	if (!socket_chardev(b, "agent", b->fds->agent))
+		return;
+	argv_json(b, "-device", argv_pci("virtio-serial-pci", "vser", SLOT_SERIAL));
+	j = argv_device("virtserialport", "agent0", "vser.0", NULL);
+	json_put_int(j, "nr", 1);
+	json_put_str(j, "chardev", "agent");
+	json_put_str(j, "name", "org.qemu.guest_agent.0");
+	argv_json(b, "-device", j);
+}
+
+/* --- fixed devices --- */
+
+static void root_ports(struct build *b)
+{
+	size_t count = qemu_ports_used(b->vm) + QEMU_ROOT_PORTS;
+
+	for (size_t i = 0; i < count; i++) {
+		AUTO_FREE char *addr = xasprintf("0x%zx.0x%zx", SLOT_PORTS + i / 8, i % 8);
+		char id[QEMU_ID_MAX];
+		json_t *j = argv_device("pcie-root-port", qemu_port_id(i, id, sizeof(id)), "pcie.0",
+					addr);
+
+		json_put_int(j, "chassis", (json_int_t)i + 1);
+		json_put_bool(j, "multifunction", i % 8 == 0);
+		argv_json(b, "-device", j);
+	}
+}
+
+static int fixed_devices(struct build *b)
+{
+	json_t *j;
+
+	root_ports(b);
+	serial_port(b, 0, "ttya", b->fds->ttya);
+	serial_port(b, 1, "ttyb", b->fds->ttyb);
+	agent(b);
+	argv_json(b, "-object", json_pack("{s:s,s:s}", "qom-type", "rng-builtin", "id", "rng"));
+	j = argv_pci("virtio-rng-pci", "rng0", SLOT_RNG);
+	json_put_str(j, "rng", "rng");
+	argv_json(b, "-device", j);
+	argv_json(b, "-device", argv_pci("virtio-balloon-pci", "balloon0", SLOT_BALLOON));
+	argv_json(b, "-device", argv_device("pvpanic", "panic0", "isa.0", NULL));
+	return 0;
+}
+
+/* --- display --- */
+
+static const char *const vga_drivers[VGA_MODEL_COUNT] = {
+	[VGA_STD] = "VGA",
+	[VGA_CIRRUS] = "cirrus-vga",
+	[VGA_VMWARE] = "vmware-svga",
+	[VGA_QXL] = "qxl-vga",
+};
+
+/* qemu_opts takes the place of VNC and tablet. Source: smartos facts 6.7. */
+static int display(struct build *b)
+{
+	const struct vm *vm = b->vm;
+	bool opts = vm->qemu_opts && vm->qemu_opts[0];
+	json_t *j;
+
+	if (vga_drivers[vm->vga])
+		argv_json(b, "-device", argv_pci(vga_drivers[vm->vga], "vga", SLOT_VGA));
+	if (opts)
+		return 0;
+	argv_add(b->out, "-display");
+	argv_add(b->out, "none");
+	if (vm->vnc_port < 0)
+		return 0;
+	argv_add(b->out, "-vnc");
+	argv_add(b->out, "unix:vm.vnc%s",
+		 vm->vnc_password && vm->vnc_password[0] ? ",password=on" : "");
+	argv_json(b, "-device", argv_pci("qemu-xhci", "usb", SLOT_USB));
+	j = argv_device("usb-tablet", "tablet0", "usb.0", NULL);
+	json_put_str(j, "port", "1");
+	argv_json(b, "-device", j);
+	return 0;
+}
+
+static int extra(struct build *b)
+{
+	int r = 0;
+
+	if (b->vm->qemu_opts)
+		r = argv_split(b->vm->qemu_opts, "qemu_opts", b->out, b->err);
+	if (r == 0 && b->vm->qemu_extra_opts)
+		r = argv_split(b->vm->qemu_extra_opts, "qemu_extra_opts", b->out, b->err);
+	return r;
+}
+
+int qemu_argv(const struct vm *vm, const struct qemu_caps *caps, const struct qemu_fds *fds,
+	      struct argv *ret, struct err *err)
+{
+	static int (*const parts[])(struct build *) = {
+		check,         identity,   core,      argv_boot, argv_firmware, monitors,
+		fixed_devices, argv_disks, argv_nics, display,   extra,
+	};
+	struct argv out = {0};
+	struct build b = {.vm = vm, .caps = caps, .fds = fds, .out = &out, .err = err};
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts) && r == 0; i++)
+		r = parts[i](&b);
+	if (r == 0)
+		argv_join(ret, &out);
+	argv_done(&out);
+	return r;
+}

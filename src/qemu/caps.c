@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a QEMU binary says of itself, out of two of its outputs; asking it is the caller's. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "qemu/argv.h"
+
+/* JSON for -device came with 6.2. */
+#define MAJOR_MIN 6
+#define MINOR_MIN 2
+
+void qemu_caps_done(struct qemu_caps *caps)
+{
+	free(caps->binary);
+	free(caps->machine);
+	*caps = (struct qemu_caps){0};
+}
+
+/* The line "q35   Standard PC (Q35 + ICH9, 2009) (alias of pc-q35-7.2)"; NULL without one. */
+static char *q35_alias(const char *text)
+{
+	static const char of[] = "(alias of ";
+
+	for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+		size_t len = strcspn(line, "\n");
+		const char *at;
+
+		if (!str_starts(line, "q35 "))
+			continue;
+		at = memmem(line, len, of, sizeof(of) - 1);
+		if (at)
+			at += sizeof(of) - 1;
+		if (at && strcspn(at, ")\n") > 0 && at[strcspn(at, ")\n")] == ')')
+			return xstrndup(at, strcspn(at, ")\n"));
+	}
+	return NULL;
+}
+
+int qemu_caps_parse(const char *binary, const char *version_out, const char *machine_out,
+		    struct qemu_caps *ret, struct err *err)
+{
+	struct qemu_caps caps = {0};
+
+	if (sscanf(version_out, "QEMU emulator version %5d.%5d.%5d", &caps.major, &caps.minor,
+		   &caps.micro) != 3)
+		return err_set(err, EPROTO, "'%s --version' does not say 'QEMU emulator version N'",
+			       binary);
+	if (caps.major < MAJOR_MIN || (caps.major == MAJOR_MIN && caps.minor < MINOR_MIN))
+		return err_set(err, EPROTO, "'%s' is QEMU %d.%d.%d (want %d.%d or newer)", binary,
+			       caps.major, caps.minor, caps.micro, MAJOR_MIN, MINOR_MIN);
+	caps.machine = q35_alias(machine_out);
+	if (!caps.machine)
+		return err_set(err, EPROTO, "'%s -machine help' names no q35 machine", binary);
+	caps.binary = xstrdup(binary);
+	*ret = caps;
+	return 0;
+}
