@@ -49,7 +49,6 @@ static const char *level_name(enum log_level level)
 
 static void write_json(struct strbuf *sb, enum log_level level, const char *msg, const char *when)
 {
-	/* %s+ replaces what is not UTF-8 by nothing: jansson refuses it, so escape first. */
 	json_t *line = json_pack("{s:s, s:s, s:i, s:i, s:s, s:s, s:i}", "name", state.program,
 				 "hostname", state.hostname, "pid", (int)getpid(), "level",
 				 (int)level, "msg", msg, "time", when, "v", 0);
