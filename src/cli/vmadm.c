@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmadm: make, change, run and look at virtual machines. This file is the table of commands;
+ * changes go to vmadmd (signals to vmstated), reads to vminfod.
+ */
+#include "cli/vmadm.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "cli/events.h"
+#include "cli/payload.h"
+
+/* clang-format off */
+static const struct command commands[] = {
+	{ "create", NULL, cmd_create, 0, 0, payload_options, false, "[-f FILE]",
+	  "Make a VM from a JSON payload, and start it when autoboot is set." },
+	{ "update", NULL, cmd_update, 1, CLI_ANY, payload_options, false, "VM [-f FILE | KEY=VALUE ...]",
+	  "Change a VM; says for each change whether it holds at once or from the next start." },
+	{ "get", "json", cmd_get, 1, 1, NULL, false, "VM",
+	  "Print the VM object as JSON." },
+	{ "list", NULL, cmd_list, 0, CLI_ANY, list_options, false,
+	  "[-p] [-H | -h] [-o FIELD,...] [-s FIELD,...] [KEY=VALUE ...]",
+	  "List VMs as a table." },
+	{ "lookup", NULL, cmd_lookup, 0, CLI_ANY, lookup_options, false,
+	  "[-j | -1] [-o FIELD,...] [KEY=VALUE ...]",
+	  "Print the uuids of the VMs that match all filters; all VMs without one." },
+	{ "start", "boot", cmd_start, 1, CLI_ANY, NULL, false, "VM [order=ORDER]",
+	  "Start a VM. order: c disk, d cdrom, n network, for example order=dc or once=d." },
+	{ "stop", "halt", cmd_stop, 1, 1, cli_stop_options, false, "VM [-F] [-t SEC]",
+	  "Ask the guest to power off; it is forced when its time is over." },
+	{ "reboot", NULL, cmd_reboot, 1, 1, cli_stop_options, false, "VM [-F] [-t SEC]",
+	  "Stop and start; with -F reset the machine in place." },
+	{ "delete", "destroy", cmd_delete, 1, 1, NULL, false, "VM",
+	  "Stop a VM and remove its definition and its disks." },
+	{ "info", NULL, cmd_info, 1, CLI_ANY, NULL, false, "VM [TYPE ...]",
+	  "Print what the running machine says of itself, as JSON. Types: all, block, blockstats, "
+	  "chardev,\n      cpus, kvm, pci, spice, status, version, vnc." },
+	{ "events", NULL, cmd_events, 0, 1, event_options, false, "[-fjr] [VM]",
+	  "Print changes of all VMs or of one as they happen." },
+	{ "console", NULL, cmd_console, 1, 1, NULL, false, "VM",
+	  "Connect to the VM's console; leave with Ctrl-]." },
+	{ "sysrq", NULL, cmd_sysrq, 1, CLI_ANY, NULL, false, "VM nmi | screenshot",
+	  "Send a non-maskable interrupt, or take a picture of the screen." },
+	{ "kill", NULL, cmd_kill, 1, 1, kill_options, true, "[-s SIGNAL | -SIGNAL] VM",
+	  "Send a signal to the VM's process; SIGTERM unless another is given." },
+	{ "help", NULL, cmd_help, 0, 1, NULL, false, "[COMMAND | properties]",
+	  "Explain a command, or print the properties a VM can have." },
+};
+
+static const struct tool vmadm = {
+	.name = "vmadm",
+	.doc = "Manage the virtual machines of this host. VM is a uuid, a name, an alias that only one\n"
+	       "VM has, or the first characters of a uuid (four or more).",
+	.commands = commands,
+	.ncommands = ARRAY_SIZE(commands),
+	.texts = {
+		.unknown_command = "Invalid command: \"@\".",
+		.missing = "Invalid or missing UUID for @",
+	},
+};
+/* clang-format on */
+
+int main(int argc, char **argv)
+{
+	return cli_main(&vmadm, argc, argv);
+}

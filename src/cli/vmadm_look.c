@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vmadm's commands that show something: info, console, events, help; see vmadm.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "base/uuid.h"
+#include "cli/console.h"
+#include "cli/events.h"
+#include "cli/find.h"
+#include "cli/request.h"
+#include "cli/vmadm.h"
+#include "model/props.h"
+
+/* --- info --- */
+
+/* All type words, commas and blanks alike, as "?types=a,b". */
+static char *info_query(const struct cli *cli)
+{
+	struct strbuf sb = {0};
+
+	for (int i = 1; i < cli->nargs; i++) {
+		AUTO_FREE char *types = xstrdup(cli->args[i]);
+		char *rest = types, *type;
+
+		while ((type = strsep(&rest, ", "))) {
+			AUTO_FREE char *escaped = client_escape(type);
+
+			if (*type)
+				strbuf_printf(&sb, "%s%s", sb.len ? "," : "?types=", escaped);
+		}
+	}
+	return strbuf_steal(&sb);
+}
+
+int cmd_info(struct cli *cli)
+{
+	const char *id = cli->args[0];
+	AUTO_FREE char *query = info_query(cli), *suffix = xasprintf("/info%s", query);
+	AUTO_FREE char *target = request_target("/vm/", id, suffix);
+	AUTO_FREE char *prefix = xasprintf("Unable to get VM info for VM %s: ", id);
+	struct request rq = {
+		.peer = PEER_VMADMD, .method = "GET", .target = target, .limit_ms = READ_LIMIT_MS};
+	struct client_reply reply;
+	struct err err = {0};
+	struct slice info;
+	int code = request_run(cli, &rq, &reply, &err);
+
+	if (code)
+		return request_fail(code, prefix, &err);
+	info = js_value(reply.body, reply.len);
+	if (info.p)
+		cli_put_json(info);
+	else
+		code = cli_fail(EXIT_FAILED, "%sthe answer is no JSON", prefix);
+	client_reply_done(&reply);
+	return code;
+}
+
+/* --- console --- */
+
+/* While it is stopping, the console is where one sees why it does not. */
+static const char *const console_states[] = {"running", "stopping"};
+
+static bool has_console(const char *state)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(console_states); i++)
+		if (str_eq(state, console_states[i]))
+			return true;
+	return false;
+}
+
+int cmd_console(struct cli *cli)
+{
+	AUTO_FREE char *uuid = NULL, *state = NULL, *path = NULL;
+	struct client_reply reply;
+	struct err err = {0};
+	int code = find_vm(cli, cli->args[0], "?fields=uuid,state", &reply, &err), r;
+
+	if (code)
+		return request_fail(code, NULL, &err);
+	uuid = js_member_string(js_value(reply.body, reply.len), "uuid");
+	state = js_member_string(js_value(reply.body, reply.len), "state");
+	client_reply_done(&reply);
+	if (!uuid || !uuid_valid(uuid))
+		return cli_fail(EXIT_FAILED, "vminfod's answer names no uuid");
+	if (!has_console(state))
+		return cli_fail(
+			EXIT_CONFLICT,
+			"cannot connect to console when state is \"%s\" must be \"running\".",
+			state ? state : "unknown");
+	path = path_of_run(&cli->paths, uuid, "vm.console");
+	if (isatty(STDIN_FILENO))
+		cli_say("Console of VM %s; leave with Ctrl-].", uuid);
+	r = console_run(path, &err);
+	if (r == -EACCES || r == -EPERM)
+		return request_fail(EXIT_DENIED, NULL, &err);
+	return r < 0 ? request_fail(EXIT_FAILED, NULL, &err) : EXIT_OK;
+}
+
+/* --- events --- */
+
+int cmd_events(struct cli *cli)
+{
+	const char *id = cli->nargs > 0 ? cli->args[0] : NULL;
+	AUTO_FREE char *own = request_name_vmadm();
+	AUTO_FREE char *name = xasprintf("VM.js events%s%s%s - %s", id ? " (zonename: " : "",
+					 id ? id : "", id ? ")" : "", own);
+	AUTO_FREE char *agent = request_agent(name);
+	struct events_request rq = {.agent = agent, .id = id, .decoded = true};
+
+	return events_run(cli, &rq);
+}
+
+/* --- help --- */
+
+static const char *const type_names[] = {
+	[PROP_STR] = "string",        [PROP_BOOL] = "boolean",
+	[PROP_U32] = "number",        [PROP_I32] = "number",
+	[PROP_U64] = "number",        [PROP_MS] = "duration",
+	[PROP_ENUM] = "one of",       [PROP_LIST] = "list",
+	[PROP_MAP] = "map",           [PROP_DISKS] = "list of disks",
+	[PROP_NICS] = "list of nics", [PROP_CONSOLES] = "list of consoles",
+	[PROP_RUNTIME] = "shown",
+};
+
+/* When a property may be set, in words. */
+static const struct {
+	unsigned flag;
+	const char *word;
+} set_words[] = {
+	{ON_CREATE, "create"},  {ON_UPDATE, "update"},
+	{LIVE, "live"},         {NEEDS_RESTART, "at next start"},
+	{BY_HAND, "file only"}, {PAYLOAD_ONLY, "not stored"},
+};
+
+static void put_property(const struct prop *row)
+{
+	AUTO_STRBUF struct strbuf sb = {0};
+	const char *sep = "";
+
+	strbuf_printf(&sb, "  %s  (%s", row->name, type_names[row->type]);
+	for (size_t i = 0; row->type == PROP_ENUM && i < row->nnames; i++)
+		strbuf_printf(&sb, "%s%s", i ? ", " : " ", row->names[i]);
+	if (row->unit)
+		strbuf_printf(&sb, ", %s", row->unit);
+	strbuf_puts(&sb, row->set ? "; " : "");
+	for (size_t i = 0; i < ARRAY_SIZE(set_words); i++) {
+		if (!(row->set & set_words[i].flag))
+			continue;
+		strbuf_printf(&sb, "%s%s", sep, set_words[i].word);
+		sep = ", ";
+	}
+	strbuf_putc(&sb, ')');
+	if (row->ucl)
+		strbuf_printf(&sb, "  in files also: %s", row->ucl);
+	strbuf_printf(&sb, "\n      %s\n", row->doc);
+	cli_put(sb.data, sb.len);
+}
+
+static int help_properties(void)
+{
+	static const struct prop_table *const tables[] = {&vm_props, &disk_props, &nic_props,
+							  &console_props};
+
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
+		(void)printf("%sProperties of %s%s%s%s:\n", i ? "\n" : "", tables[i]->what,
+			     tables[i]->key ? " (told apart by " : "",
+			     tables[i]->key ? tables[i]->key : "", tables[i]->key ? ")" : "");
+		for (size_t j = 0; j < tables[i]->count; j++)
+			put_property(&tables[i]->rows[j]);
+	}
+	return EXIT_OK;
+}
+
+int cmd_help(struct cli *cli)
+{
+	if (cli->nargs > 0 && str_eq(cli->args[0], "properties"))
+		return help_properties();
+	return cli_help(cli);
+}
