@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * POST /vm/:id?action=: lifecycle is forwarded to vmstated, the one stop engine; the rest is a
+ * QMP command or ours. Start and stop of a VM made by us also keep its autoboot, as people expect
+ * of a VM they left running or stopped. Source: smartos facts 5.2, 4.3.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "model/vm.h"
+#include "net/feed.h"
+#include "store/catalog.h"
+#include "vmadmd/guest.h"
+#include "vmadmd/vmadmd.h"
+
+#define TIMEOUT_MAX_S 31536000
+
+struct act;
+
+struct action {
+	const char *name;
+	const char *verb;    /* of vmstated; NULL: ours */
+	const char *must_be; /* state the VM must be in; "" running or stopping, NULL: any */
+	int autoboot;        /* -1: left alone */
+	int (*run)(struct act *a, struct guest *g, struct err *err); /* where verb is NULL */
+	const char *done; /* body of the 202: "Stopped" */
+};
+
+struct act {
+	struct vmadmd *d;
+	const struct action *action;
+	struct http_request *req; /* NULL: the client left */
+	char uuid[UUID_LEN + 1];
+	uid_t uid;
+	bool wait;
+	char command[32];
+	int sysrq;  /* row of sysrqs */
+	int status; /* of vmstated's reply */
+	char *body;
+};
+
+static void act_free(struct act *a)
+{
+	free(a->body);
+	free(a);
+}
+
+static void reply_failure(struct act *a, int r, const struct err *err)
+{
+	if (a->req)
+		http_reply_err(a->req, r, err);
+	act_free(a);
+}
+
+static void reply_success(struct act *a)
+{
+	AUTO_FREE char *text = xasprintf("%s %s", a->action->done, a->uuid);
+	AUTO_JSON json_t *out = json_object();
+
+	if (a->req && a->body && (a->wait || a->status >= 300)) {
+		http_reply(a->req, a->status, HTTP_JSON, a->body, strlen(a->body));
+	} else if (a->req && a->wait) {
+		json_put_str(out, "uuid", a->uuid);
+		http_reply_json(a->req, 200, out);
+	} else if (a->req) {
+		http_reply(a->req, 202, HTTP_JSON, text, strlen(text));
+	}
+	act_free(a);
+}
+
+static void on_gone(struct http_request *req, void *ctx)
+{
+	((struct act *)ctx)->req = NULL;
+}
+
+/* --- forwarded to vmstated --- */
+
+static void on_autoboot_kept(void *ctx, int r, const struct err *err)
+{
+	struct act *a = ctx;
+
+	if (r < 0)
+		log_warn("vm=%s autoboot not kept: %s", a->uuid, err_text(err, r));
+	reply_success(a);
+}
+
+/* Whether start or stop is to write autoboot: only of VMs made by us, only what differs. */
+static bool autoboot_differs(const struct act *a)
+{
+	const struct catalog_entry *e = catalog_by_uuid(a->d->catalog, a->uuid);
+	struct err err = {0};
+
+	if (a->action->autoboot < 0 || !e || !e->vm->made_by_us || e->error ||
+	    e->vm->autoboot == (a->action->autoboot != 0))
+		return false;
+	/* A stop of what does not run is a success to people: autoboot is cleared all the same. */
+	return a->status < 300 || ask_error(a->status, a->body, &err) == -EALREADY;
+}
+
+static void on_forwarded(void *ctx, int r, int status, const char *body, const struct err *err)
+{
+	struct act *a = ctx;
+	struct change_by by = {.uid = a->uid, .command = a->command};
+
+	if (r < 0) {
+		reply_failure(a, r, err);
+		return;
+	}
+	a->status = status;
+	a->body = xstrdup(body);
+	if (autoboot_differs(a))
+		change_update(a->d, a->uuid, json_pack("{s:b}", "autoboot", a->action->autoboot),
+			      &by, on_autoboot_kept, a);
+	else
+		reply_success(a);
+}
+
+/* "timeout" in seconds; *ret is -1 when it is not given. */
+static int timeout_of(struct http_request *req, int64_t *ret_s, struct err *err)
+{
+	const char *text = http_query(req, "timeout");
+	char *end;
+	long long value;
+
+	*ret_s = -1;
+	if (!text || !*text)
+		return 0;
+	errno = 0;
+	value = strtoll(text, &end, 10);
+	if (*end || errno || value < 0 || value > TIMEOUT_MAX_S)
+		return err_set(err, EINVAL,
+			       "timeout: '%.40s' is not a number of seconds (want 0 to %d)", text,
+			       TIMEOUT_MAX_S);
+	*ret_s = value;
+	return 0;
+}
+
+static bool flag_of(struct http_request *req, const char *name)
+{
+	const char *text = http_query(req, name);
+
+	return text && *text && strcmp(text, "0") != 0 && strcmp(text, "false") != 0;
+}
+
+static int forward(struct act *a, struct http_request *req, struct err *err)
+{
+	const char *order = http_query(req, "order");
+	bool force = flag_of(req, "force");
+	struct ask_spec spec = {.uuid = a->uuid, .verb = a->action->verb, .uid = a->uid};
+	int64_t timeout_s;
+	int r = timeout_of(req, &timeout_s, err);
+
+	if (r < 0)
+		return r;
+	/* The original's clients must say it; ours may leave it to the VM's stoptimeout. */
+	if (str_eq(a->action->name, "stop") && timeout_s < 0 && !force && !a->wait)
+		return err_set(err, EINVAL, "stopVM() requires timeout to be set.");
+	spec.command = a->command;
+	spec.body = json_object();
+	json_put_bool(spec.body, "wait", a->wait);
+	if (timeout_s >= 0)
+		json_put_int(spec.body, "timeout_ms", timeout_s * 1000);
+	if (force)
+		json_put_bool(spec.body, "force", true);
+	if (order)
+		json_put_str(spec.body, "order", order);
+	if (timeout_s > 0)
+		spec.timeout_ms = ASK_LIMIT_MS + (uint64_t)timeout_s * 1000;
+	ask_start(a->d, &spec, on_forwarded, a);
+	return 0;
+}
+
+/* --- QMP and ours --- */
+
+static void on_qmp(void *ctx, int r, const json_t *value, const struct err *err)
+{
+	struct act *a = ctx;
+	struct err text = {0};
+
+	if (r == 0) {
+		reply_success(a);
+		return;
+	}
+	if (r == -ETIMEDOUT)
+		r = err_set(&text, ETIMEDOUT, "QEMU of VM %s does not answer: no reply within %u s",
+			    a->uuid, QMP_ANSWER_MS / 1000);
+	else
+		r = err_set(&text, r == -EREMOTEIO ? EIO : -r, "%s: %s", a->action->name,
+			    err_text(err, r));
+	reply_failure(a, r, &text);
+}
+
+static int run_pause(struct act *a, struct guest *g, struct err *err)
+{
+	return monitor_send(g, "stop", NULL, -1, on_qmp, a, err);
+}
+
+static int run_resume(struct act *a, struct guest *g, struct err *err)
+{
+	return monitor_send(g, "cont", NULL, -1, on_qmp, a, err);
+}
+
+static void on_vnc(void *ctx)
+{
+	reply_success(ctx);
+}
+
+static int run_reload(struct act *a, struct guest *g, struct err *err)
+{
+	vnc_reload(g, on_vnc, a);
+	return 0;
+}
+
+static int sysrq_nmi(struct act *a, struct guest *g, struct err *err)
+{
+	return monitor_send(g, "inject-nmi", NULL, -1, on_qmp, a, err);
+}
+
+static void on_key(void *ctx, int r, const json_t *value, const struct err *err)
+{
+}
+
+/* A key first, to wake a blanked screen; vm.ppm is relative to QEMU's directory, the run one. */
+static int sysrq_screenshot(struct act *a, struct guest *g, struct err *err)
+{
+	AUTO_JSON json_t *key =
+		json_pack("{s:[{s:s,s:s}]}", "keys", "type", "qcode", "data", "shift");
+	AUTO_JSON json_t *file = json_pack("{s:s}", "filename", "vm.ppm");
+	int r = monitor_send(g, "send-key", key, -1, on_key, NULL, err);
+
+	if (r < 0)
+		return r;
+	return monitor_send(g, "screendump", file, -1, on_qmp, a, err);
+}
+
+static const struct {
+	const char *name;
+	int (*run)(struct act *a, struct guest *g, struct err *err);
+} sysrqs[] = {
+	{"nmi", sysrq_nmi},
+	{"screenshot", sysrq_screenshot},
+};
+
+static int sysrq_find(const char *name, struct err *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(sysrqs); i++) {
+		if (str_eq(sysrqs[i].name, name))
+			return (int)i;
+	}
+	return err_set(err, EINVAL, "sysrq: unknown request '%.40s' (want nmi or screenshot)",
+		       name ? name : "");
+}
+
+static int run_sysrq(struct act *a, struct guest *g, struct err *err)
+{
+	return sysrqs[a->sysrq].run(a, g, err);
+}
+
+static const struct action actions[] = {
+	/* clang-format off */
+	{ "start",	    "start",   NULL,	  1,  NULL,	  "Started" },
+	{ "stop",	    "stop",    NULL,	  0,  NULL,	  "Stopped" },
+	{ "reboot",	    "restart", "running", -1, NULL,	  "Rebooted" },
+	{ "reset",	    "reset",   "running", -1, NULL,	  "Sent reset to" },
+	{ "sysrq",	    NULL,      "",	  -1, run_sysrq,  "Sent sysrq to" },
+	{ "reload_vnc",	    NULL,      NULL,	  -1, run_reload, "Sent request to reload VNC for" },
+	{ "reload_display", NULL,      NULL,	  -1, run_reload, "Sent request to reload VNC for" },
+	{ "pause",	    NULL,      "running", -1, run_pause,  "Paused" },
+	{ "resume",	    NULL,      "running", -1, run_resume, "Resumed" },
+	/* clang-format on */
+};
+
+/* --- the request --- */
+
+static const struct action *action_find(const char *name, struct err *err)
+{
+	struct strbuf AUTO_STRBUF all = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(actions); i++) {
+		if (str_eq(actions[i].name, name))
+			return &actions[i];
+		strbuf_printf(&all, "%s%s", i ? ", " : "", actions[i].name);
+	}
+	if (name)
+		err_set(err, EINVAL, "unknown action '%.40s' (want %s)", name, all.data);
+	else
+		err_set(err, EINVAL, "no action given (want ?action=%s)", all.data);
+	return NULL;
+}
+
+static int check_state(struct vmadmd *d, const char *uuid, const struct action *action,
+		       struct err *err)
+{
+	const char *state = guest_state(d, uuid);
+
+	if (!action->must_be || (action->verb && str_eq(state, "unknown")))
+		return 0; /* vmstated will say */
+	if (str_eq(state, *action->must_be ? action->must_be : "running") ||
+	    (!*action->must_be && str_eq(state, "stopping")))
+		return 0;
+	if (!*action->must_be)
+		return err_set(err, EBUSY,
+			       "Unable to send request to vm from state \"%s\", must be "
+			       "\"running\" or \"stopping\".",
+			       state);
+	if (str_eq(action->name, "reset"))
+		return err_set(err, EBUSY,
+			       "Unable to reset vm from state \"%s\", must be \"running\".", state);
+	return err_set(err, EBUSY, "Cannot %s vm from state \"%s\", must be \"running\"",
+		       action->name, state);
+}
+
+static int act_run(struct act *a, struct http_request *req, struct err *err)
+{
+	struct guest *g = guest_find(a->d, a->uuid);
+	int r;
+
+	if (a->action->run == run_sysrq) {
+		a->sysrq = sysrq_find(http_query(req, "request"), err);
+		if (a->sysrq < 0)
+			return a->sysrq;
+	}
+	r = check_state(a->d, a->uuid, a->action, err);
+	if (r < 0)
+		return r;
+	if (a->action->verb)
+		return forward(a, req, err);
+	if (g)
+		return a->action->run(a, g, err);
+	reply_success(a); /* reload of a VM that does not run: nothing to do */
+	return 0;
+}
+
+void handle_action(struct http_request *req, void *ctx)
+{
+	struct vmadmd *d = ctx;
+	struct target target;
+	struct err err = {0};
+	const struct action *action;
+	struct act *a;
+	int r;
+
+	if (!target_find(d, req, false, &target))
+		return;
+	action = action_find(http_query(req, "action"), &err);
+	if (!action) {
+		http_reply_err(req, -EINVAL, &err);
+		return;
+	}
+	a = xcalloc(1, sizeof(*a));
+	*a = (struct act){.d = d, .action = action, .req = req, .uid = target.uid};
+	memcpy(a->uuid, target.uuid, sizeof(a->uuid));
+	a->wait = flag_of(req, "wait");
+	(void)snprintf(a->command, sizeof(a->command), "vmadm %s", action->name);
+	http_on_gone(req, on_gone, a);
+	r = act_run(a, req, &err);
+	if (r < 0)
+		reply_failure(a, r, &err);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who may do what; see auth.h. Decided from the peer's credentials as the kernel gives them and
+ * the owner and group as resolved when the definition was loaded.
+ */
+#include "vmadmd/auth.h"
+
+#include <errno.h>
+
+#include "base/err.h"
+#include "base/sock.h"
+#include "model/vm.h"
+
+int auth_check(const struct sock_peer *peer, const struct vm *vm, bool admin_only, const char *what,
+	       struct err *err)
+{
+	if (!peer)
+		return err_set(err, EPERM, "%s: the caller is not known", what);
+	if (sock_peer_is_admin(peer))
+		return 0;
+	if (admin_only)
+		return err_set(err, EPERM,
+			       "uid %u may not %s: only root and the user the daemons run as may",
+			       peer->uid, what);
+	if (!vm)
+		return err_set(err, EPERM,
+			       "uid %u may not %s: the VM has no definition any more, so only root "
+			       "and the user the daemons run as may",
+			       peer->uid, what);
+	if (sock_peer_may(peer, vm->owner_uid, vm->group_gid))
+		return 0;
+	return err_set(
+		err, EPERM,
+		"uid %u may not %s VM %s: it is neither its owner (%s) nor in its group (%s)",
+		peer->uid, what, vm->uuid, vm->owner ? vm->owner : "none",
+		vm->group ? vm->group : "none");
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who may do what, and the reason when not: root and the suite's own user everything, owner and
+ * members of group of a VM its everyday life. Pure. Source: design, "Who may do what".
+ */
+#pragma once
+
+#include <stdbool.h>
+
+struct err;
+struct sock_peer;
+struct vm;
+
+/*
+ * 0 when peer may act on vm (NULL: only admins may), else -EPERM with the reason in err. peer
+ * NULL (no unix socket) is nobody. what: the deed, as messages call it ("update").
+ */
+int auth_check(const struct sock_peer *peer, const struct vm *vm, bool admin_only, const char *what,
+	       struct err *err);

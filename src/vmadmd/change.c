@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine of changes, see change.h: requests in, one change per VM at a time, steps in order,
+ * undo on failure, one answer. The kinds are in create.c, update.c and delete.c.
+ */
+#include "vmadmd/change.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/status.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "daemon/child.h"
+#include "net/feed.h"
+#include "store/catalog.h"
+#include "store/write.h"
+#include "vmadmd/auth.h"
+#include "vmadmd/guest.h"
+
+static void change_free(struct change *c)
+{
+	if (c->wait)
+		feed_wait_cancel(c->wait);
+	if (c->child)
+		child_forget(c->child);
+	free(c->command);
+	free(c->start_error);
+	json_decref(c->payload);
+	vm_free(c->old);
+	vm_free(c->new);
+	vm_changes_done(&c->changes);
+	problems_done(&c->problems);
+	for (size_t i = 0; i < c->njobs; i++)
+		free(c->jobs[i].base);
+	if (c->lock >= 0)
+		(void)close(c->lock);
+	if (c->guest_lock >= 0)
+		(void)close(c->guest_lock);
+	free(c);
+}
+
+void change_free_all(struct vmadmd *d)
+{
+	struct change *c;
+
+	while ((c = d->changes) != NULL) {
+		d->changes = c->next;
+		change_free(c);
+	}
+}
+
+static void change_go(struct change *c);
+
+/* Take it out of the line, end it, and let the next one of this VM begin. */
+static void change_end(struct change *c)
+{
+	struct vmadmd *d = c->d;
+	char uuid[UUID_LEN + 1];
+
+	memcpy(uuid, c->uuid, sizeof(uuid));
+	for (struct change **at = &d->changes; *at; at = &(*at)->next) {
+		if (*at == c) {
+			*at = c->next;
+			break;
+		}
+	}
+	change_free(c);
+	for (c = d->changes; c; c = c->next) {
+		if (strcmp(c->uuid, uuid) == 0) {
+			if (!c->running)
+				change_go(c);
+			return;
+		}
+	}
+}
+
+static void change_go(struct change *c)
+{
+	struct err err = {0};
+	int r = 0;
+
+	c->running = true;
+	while (c->step < c->kind->nsteps) {
+		err = (struct err){0};
+		r = c->kind->steps[c->step](c, &err);
+		if (r < 0) {
+			change_fail(c, r, &err);
+			return;
+		}
+		if (r == STEP_WAIT)
+			return;
+		c->step = r == STEP_LAST ? c->kind->nsteps - 1 : c->step + 1;
+	}
+	if (c->done)
+		c->done(c->done_ctx, 0, NULL);
+	change_end(c);
+}
+
+void change_next(struct change *c)
+{
+	c->step++;
+	change_go(c);
+}
+
+void change_again(struct change *c)
+{
+	change_go(c);
+}
+
+static json_t *problems_json(const struct problems *p)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < p->count; i++) {
+		const struct problem *one = &p->items[i];
+
+		if (one->kind == PROBLEM_WARNING)
+			continue;
+		json_array_append_new(list, json_pack("{s:s*, s:s*, s:s*}", "path", one->where,
+						      "key", one->key, "text", one->text));
+	}
+	return list;
+}
+
+/* As http_reply_err, but with every finding: the list is longer than struct err. */
+static void reply_problems(struct change *c, int r)
+{
+	AUTO_FREE char *text = problems_text(&c->problems);
+	AUTO_JSON json_t *out =
+		json_pack("{s:{s:s, s:s, s:o}}", "error", "code", status_errno_name(r), "message",
+			  text, "problems", problems_json(&c->problems));
+
+	http_reply_json(c->req, status_from_errno(r), out);
+}
+
+void change_fail(struct change *c, int r, const struct err *err)
+{
+	log_info("vm=%s %s failed uid=%u: %s", c->uuid, c->command, c->uid, err_text(err, r));
+	if (c->kind->undo)
+		c->kind->undo(c);
+	if (c->begun)
+		(void)feed_commit(c->d->feed, c->uuid);
+	if (c->done)
+		c->done(c->done_ctx, r, err);
+	else if (c->req && c->problems.errors > 0)
+		reply_problems(c, r);
+	else if (c->req)
+		http_reply_err(c->req, r, err);
+	change_end(c);
+}
+
+/* --- steps --- */
+
+int change_problems(struct change *c, struct err *err)
+{
+	return problems_to_err(&c->problems, err);
+}
+
+struct catalog_entry *change_entry(struct change *c, struct err *err)
+{
+	struct catalog_entry *e = catalog_by_uuid(c->d->catalog, c->uuid);
+
+	if (!e)
+		err_set(err, ENOENT, "VM %s not found", c->uuid);
+	return e;
+}
+
+int change_conflicts(struct change *c, struct err *err)
+{
+	struct problems AUTO_PROBLEMS found = {0};
+	int r;
+
+	for (size_t i = 0; i < catalog_count(c->d->catalog); i++) {
+		const struct catalog_entry *e = catalog_at(c->d->catalog, i);
+
+		if (strcmp(e->uuid, c->uuid) != 0)
+			vm_conflicts(c->new, e->vm, &found);
+	}
+	for (const struct change *other = c->d->changes; other; other = other->next) {
+		if (other != c && other->new && other->running &&strcmp(other->uuid, c->uuid) != 0)
+			vm_conflicts(c->new, other->new, &found);
+	}
+	r = problems_to_err(&found, err);
+	problems_join(&c->problems, &found);
+	return r < 0 ? -EEXIST : 0;
+}
+
+int step_lock(struct change *c, struct err *err)
+{
+	return store_lock(c->d->paths, c->uuid, &c->lock, err);
+}
+
+int step_images(struct change *c, struct err *err)
+{
+	int r;
+
+	if (c->jobs_done == c->njobs)
+		return 0;
+	r = disks_make(c, err);
+	return r < 0 ? r : STEP_WAIT;
+}
+
+static void on_seen(void *ctx, bool confirmed)
+{
+	struct change *c = ctx;
+
+	c->wait = NULL;
+	c->confirmed = confirmed;
+	change_next(c);
+}
+
+int step_seen(struct change *c, struct err *err)
+{
+	c->wait = feed_when_seen(c->d->feed, c->seq, on_seen, c);
+	return STEP_WAIT;
+}
+
+int step_begin(struct change *c, struct err *err)
+{
+	AUTO_JSON json_t *cause = json_object();
+
+	json_put_str(cause, "command", c->command);
+	json_put_int(cause, "uid", c->uid);
+	c->seq = feed_begin(c->d->feed, c->uuid, cause);
+	c->begun = true;
+	return step_seen(c, err);
+}
+
+int step_commit(struct change *c, struct err *err)
+{
+	c->seq = feed_commit(c->d->feed, c->uuid);
+	c->begun = false;
+	return step_seen(c, err);
+}
+
+/* --- requests --- */
+
+static void on_gone(struct http_request *req, void *ctx)
+{
+	((struct change *)ctx)->req = NULL;
+}
+
+static struct change *change_new(struct vmadmd *d, const struct change_kind *kind, const char *uuid,
+				 const struct change_by *by)
+{
+	struct change *c = xcalloc(1, sizeof(*c));
+
+	*c = (struct change){.d = d, .kind = kind, .uid = by->uid, .lock = -1, .guest_lock = -1};
+	c->command = xstrdup(by->command);
+	if (uuid)
+		memcpy(c->uuid, uuid, UUID_LEN + 1);
+	return c;
+}
+
+/* Last in line; begins at once when no other change of this VM is under way. */
+static void change_start(struct change *c)
+{
+	struct change **at = &c->d->changes;
+	bool first = true;
+
+	for (; *at; at = &(*at)->next) {
+		if (strcmp((*at)->uuid, c->uuid) == 0)
+			first = false;
+	}
+	*at = c;
+	if (first)
+		change_go(c);
+}
+
+static void attach(struct change *c, struct http_request *req)
+{
+	c->req = req;
+	http_on_gone(req, on_gone, c);
+}
+
+static bool take_payload(struct http_request *req, json_t **ret)
+{
+	struct err err = {0};
+	size_t len;
+	const char *text = http_body_text(req, &len);
+	int r = json_parse_object(text, len, "payload", ret, &err);
+
+	if (r < 0)
+		http_reply_err(req, r, &err);
+	return r == 0;
+}
+
+void handle_create(struct http_request *req, void *ctx)
+{
+	struct vmadmd *d = ctx;
+	const struct change_by by = {request_uid(d, req), "vmadm create"};
+	AUTO_JSON json_t *payload = NULL;
+	const char *given;
+	struct err err = {0};
+	struct change *c;
+	int r = auth_check(http_peer(req), NULL, true, "create VMs", &err);
+
+	if (r < 0) {
+		log_warn("create refused uid=%u: %s", by.uid, err.msg);
+		http_reply_err(req, r, &err);
+		return;
+	}
+	if (!take_payload(req, &payload))
+		return;
+	c = change_new(d, &change_create, NULL, &by);
+	given = json_get_str(payload, "uuid", "");
+	if (uuid_valid(given))
+		memcpy(c->uuid, given, UUID_LEN + 1);
+	else
+		uuid_random(c->uuid); /* a bad one is refused by the check */
+	c->payload = steal_ptr(payload);
+	attach(c, req);
+	change_start(c);
+}
+
+void handle_update(struct http_request *req, void *ctx)
+{
+	struct vmadmd *d = ctx;
+	AUTO_JSON json_t *payload = NULL;
+	struct change_by by = {.command = "vmadm update"};
+	struct target target;
+	struct change *c;
+
+	if (!target_find(d, req, true, &target) || !take_payload(req, &payload))
+		return;
+	by.uid = target.uid;
+	c = change_new(d, &change_updating, target.uuid, &by);
+	c->payload = steal_ptr(payload);
+	attach(c, req);
+	change_start(c);
+}
+
+void handle_delete(struct http_request *req, void *ctx)
+{
+	struct vmadmd *d = ctx;
+	struct change_by by = {.command = "vmadm delete"};
+	struct target target;
+	struct change *c;
+
+	if (!target_find(d, req, true, &target))
+		return;
+	by.uid = target.uid;
+	c = change_new(d, &change_delete, target.uuid, &by);
+	attach(c, req);
+	change_start(c);
+}
+
+void change_update(struct vmadmd *d, const char *uuid, json_t *payload, const struct change_by *by,
+		   change_done done, void *ctx)
+{
+	struct change *c = change_new(d, &change_updating, uuid, by);
+
+	c->payload = payload;
+	c->done = done;
+	c->done_ctx = ctx;
+	change_start(c);
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A change of a definition under way: create, update, delete. Each is a list of steps; a step
+ * that waits returns STEP_WAIT and its call-back goes on with change_next (or change_fail). One
+ * change per VM at a time, the others wait in line. What a step did is undone by its change's
+ * undo function, so that a change is wholly there or wholly gone; what SIGKILL leaves behind is
+ * told by a durable mark (marks.c).
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/problems.h"
+#include "base/uuid.h"
+#include "model/model.h"
+#include "model/vm.h"
+#include "vmadmd/vmadmd.h"
+
+struct child;
+struct err;
+struct feed_wait;
+
+#define STEP_WAIT 1
+#define STEP_LAST 2 /* go on with the last step: the answer */
+
+struct change;
+typedef int (*change_step)(struct change *c, struct err *err);
+
+struct change_kind {
+	const char *verb;         /* "create" */
+	const change_step *steps; /* NULL at the end; the one before it answers */
+	size_t nsteps;
+	void (*undo)(struct change *c);
+};
+
+/* A disk image to be made before the change. */
+struct disk_job {
+	struct disk *disk; /* of the new VM, borrowed */
+	char *base;        /* owned, NULL: an empty disk */
+};
+
+struct change {
+	struct vmadmd *d;
+	const struct change_kind *kind;
+	struct change *next;
+	char uuid[UUID_LEN + 1];
+	bool running;
+	size_t step;
+
+	struct http_request *req; /* NULL: the client left, or an update of our own */
+	change_done done;         /* of our own */
+	void *done_ctx;
+	uid_t uid;
+	char *command;
+	json_t *payload;
+
+	struct vm *old, *new;
+	struct vm_changes changes;
+	struct problems problems;
+	struct disk_job jobs[VM_DISKS_MAX];
+	size_t njobs, jobs_done; /* images [0, jobs_done) are made */
+	bool job_begun;          /* image jobs_done may be half made */
+
+	int lock, guest_lock; /* -1 */
+	bool marked, data_made, begun, stored;
+	uint64_t seq; /* of the last line of ours on the feed */
+	bool confirmed;
+	char *start_error; /* the VM is there but did not start */
+
+	struct feed_wait *wait;
+	struct child *child;
+};
+
+extern const struct change_kind change_create, change_updating, change_delete;
+
+/* From a call-back of a waiting step: on with the following one, or the same one again. */
+void change_next(struct change *c);
+void change_again(struct change *c);
+void change_fail(struct change *c, int r, const struct err *err);
+
+/* --- steps shared by the kinds --- */
+int step_lock(struct change *c, struct err *err);
+int step_images(struct change *c, struct err *err); /* once per image */
+int step_begin(struct change *c, struct err *err);  /* and waits until vminfod withholds */
+int step_commit(struct change *c, struct err *err); /* and waits until vminfod has published */
+int step_seen(struct change *c, struct err *err);   /* waits for c->seq */
+
+/* Rules between c->new and every other VM, those being made included. -EEXIST or -EINVAL. */
+int change_conflicts(struct change *c, struct err *err);
+/* c->problems as an error; 0 when there are none. */
+int change_problems(struct change *c, struct err *err);
+struct catalog_entry *change_entry(struct change *c, struct err *err);
+
+/* --- disks.c --- */
+/*
+ * Look at every disk of c->new that c->old does not have: fill c->jobs with images to be made,
+ * refuse what is missing. Nothing is changed.
+ */
+int disks_plan(struct change *c, struct err *err);
+/* Start making the image of c->jobs[c->jobs_done]; change_again or change_fail follows. */
+int disks_make(struct change *c, struct err *err);
+void disks_undo(struct change *c);
+/* Files of the data directory that no disk of the new VM names any more. */
+void disks_drop_removed(const struct change *c);
+/* Paths of the images to be made. New reference. */
+json_t *disks_paths(const struct change *c);

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Creation of a VM. In order: check everything; mark the data directory, so that a creation cut
+ * short is removed at our next start; make the images; announce the VM as configured; write the
+ * definition as one change; go through incomplete to installed; take the mark away, from where on
+ * the VM is wholly there; start it when it is to boot. A start that fails leaves the VM there, and
+ * the answer says so. Source: smartos facts 7.4, 7.5.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/names.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "model/props.h"
+#include "store/catalog.h"
+#include "store/write.h"
+#include "vmadmd/change.h"
+#include "vmadmd/guest.h"
+
+static void mark_given(struct vm *vm, const void *member)
+{
+	size_t at = (size_t)((const char *)member - (const char *)vm);
+
+	for (size_t i = 0; i < vm_props.count; i++) {
+		if (vm_props.rows[i].type != PROP_RUNTIME && vm_props.rows[i].at == at)
+			vm->given.bits[i / 64] |= UINT64_C(1) << i % 64;
+	}
+}
+
+static void set_given(struct vm *vm, char **member, const char *text)
+{
+	replace_str(member, xstrdup(text));
+	mark_given(vm, member);
+}
+
+/* The alias when it can be a name and nobody has it, else the uuid. */
+static void choose_name(struct change *c)
+{
+	const struct prop *row = prop_find(&vm_props, "name", false);
+	struct problems AUTO_PROBLEMS found = {0};
+	struct catalog_entry *taken = NULL;
+	struct vm *vm = c->new;
+	const char *alias = vm->alias;
+
+	if (alias && *alias && row && row->check)
+		row->check(alias, "", "name", &found);
+	if (alias && *alias)
+		(void)catalog_find(c->d->catalog, alias, &taken, NULL);
+	for (const struct change *other = c->d->changes; alias && other; other = other->next) {
+		if (other != c && other->new &&str_eq(other->new->name, alias))
+			alias = NULL;
+	}
+	if (!alias || !*alias || found.errors > 0 || (taken && str_eq(taken->vm->name, alias)))
+		alias = c->uuid;
+	set_given(vm, &vm->name, alias);
+}
+
+static int check(struct change *c, struct err *err)
+{
+	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, NULL);
+	char now[ISO_TIME_LEN];
+	int r;
+
+	for (char *p = c->uuid; *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	c->new = vm_from_payload(c->payload, &c->problems);
+	r = change_problems(c, err);
+	if (r < 0)
+		return r;
+	if (catalog_by_uuid(c->d->catalog, c->uuid) || file_exists(data))
+		return err_set(err, EEXIST, "VM with UUID %s already exists", c->uuid);
+	set_given(c->new, &c->new->uuid, c->uuid);
+	if (!c->new->name || !*c->new->name)
+		choose_name(c);
+	set_given(c->new, &c->new->create_timestamp, clock_iso(clock_wall_ms(), now, sizeof(now)));
+	vm_finish(c->new, data);
+	vm_validate(c->new, &c->problems);
+	r = change_problems(c, err);
+	if (r == 0)
+		r = change_conflicts(c, err);
+	if (r == 0)
+		r = disks_plan(c, err);
+	return r;
+}
+
+static int mark(struct change *c, struct err *err)
+{
+	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, NULL);
+	AUTO_JSON json_t *content = json_object();
+	int r;
+
+	json_object_set_new(content, "images", disks_paths(c));
+	c->data_made = true;
+	r = dir_make(data, 0700, err);
+	if (r == 0)
+		r = parent_sync(c->d, data, err);
+	if (r < 0)
+		return r;
+	c->marked = true;
+	return mark_write(c->d, c->uuid, MARK_CREATE, content, err);
+}
+
+static json_t *facts_of(const char *zone_state)
+{
+	json_t *facts = json_object();
+
+	json_put_bool(facts, FACT_PROVISIONING, true);
+	json_put_str(facts, FACT_STATE, "provisioning");
+	if (zone_state)
+		json_put_str(facts, FACT_ZONE_STATE, zone_state);
+	return facts;
+}
+
+static int announce(struct change *c, struct err *err)
+{
+	c->seq = guest_provisioning(guest_get(c->d, c->uuid), facts_of("configured"));
+	return 0;
+}
+
+static int store(struct change *c, struct err *err)
+{
+	int r = store_create(c->d->paths, c->new, c->d->sync, err);
+
+	if (r < 0)
+		return r;
+	c->stored = true;
+	catalog_sync(c->d->catalog);
+	if (catalog_by_uuid(c->d->catalog, c->uuid))
+		return 0;
+	return err_set(err, EIO, "the definition of VM %s was written but cannot be read back",
+		       c->uuid);
+}
+
+static int install(struct change *c, struct err *err)
+{
+	struct guest *g = guest_get(c->d, c->uuid);
+
+	(void)guest_provisioning(g, facts_of("incomplete"));
+	c->seq = guest_provisioning(g, facts_of("installed"));
+	mark_remove(c->d, c->uuid, MARK_CREATE);
+	c->marked = false;
+	log_info("vm=%s created name='%s' uid=%u", c->uuid, c->new->name, c->uid);
+	return 0;
+}
+
+static void on_started(void *ctx, int r, int status, const char *body, const struct err *err)
+{
+	struct change *c = ctx;
+	struct err text = *err;
+
+	if (r == 0 && status >= 300)
+		r = ask_error(status, body, &text);
+	if (r < 0 && r != -EALREADY)
+		c->start_error = xstrdup(err_text(&text, r));
+	change_next(c);
+}
+
+static int start(struct change *c, struct err *err)
+{
+	struct ask_spec spec = {.uuid = c->uuid, .verb = "start", .uid = c->uid};
+
+	if (!c->new->autoboot)
+		return 0;
+	/* From here the zone state is vmstated's to tell; `state` stays provisioning. */
+	c->seq = guest_provisioning(guest_get(c->d, c->uuid), facts_of(NULL));
+	spec.command = c->command;
+	spec.body = json_pack("{s:b}", "wait", 1);
+	ask_start(c->d, &spec, on_started, c);
+	return STEP_WAIT;
+}
+
+static int settle(struct change *c, struct err *err)
+{
+	c->seq = guest_provisioning(guest_get(c->d, c->uuid), NULL);
+	return 0;
+}
+
+static int answer(struct change *c, struct err *err)
+{
+	AUTO_JSON json_t *out = json_object();
+	struct err text = {0};
+
+	json_put_str(out, "uuid", c->uuid);
+	json_put_str(out, "name", c->new->name);
+	json_put_str(out, "state", guest_state(c->d, c->uuid));
+	json_put_bool(out, "confirmed", c->confirmed);
+	if (c->start_error) {
+		err_set(&text, EIO, "VM %s was created but did not start: %s", c->uuid,
+			c->start_error);
+		log_warn("vm=%s created but not started: %s", c->uuid, c->start_error);
+	}
+	if (c->req && c->start_error)
+		http_reply_err(c->req, -EIO, &text);
+	else if (c->req)
+		http_reply_json(c->req, 200, out);
+	return 0;
+}
+
+static void undo(struct change *c)
+{
+	struct guest *g = guest_find(c->d, c->uuid);
+	struct err err = {0};
+
+	disks_undo(c);
+	if (c->stored && store_delete(c->d->paths, c->new, &err) < 0)
+		log_error("vm=%s failed creation not removed: %s", c->uuid, err.msg);
+	if (c->data_made)
+		data_remove(c->d, c->uuid);
+	catalog_sync(c->d->catalog);
+	if (g && g->provisioning)
+		(void)guest_provisioning(g, NULL);
+}
+
+/* Steps in order; images come before the announcement, since vminfod withholds for 10 s only. */
+static const change_step steps[] = {
+	check,       mark,    step_lock, step_images, announce,  step_begin, store,
+	step_commit, install, start,     settle,      step_seen, answer,
+};
+
+const struct change_kind change_create = {"create", steps, ARRAY_SIZE(steps), undo};

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Disks of a VM being made or changed: what must exist is looked for before anything is changed,
+ * images are made by qemu-img as children of ours, one after the other, and removed again when
+ * the change fails. An image in the store is cloned (qcow2) or copied (raw).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "daemon/child.h"
+#include "model/props.h"
+#include "qemu/argv.h"
+#include "qemu/image.h"
+#include "vmadmd/change.h"
+
+#define MIB          (1u << 20)
+#define IMAGE_MS     600000u /* qemu-img copying a raw image takes its time */
+#define IMAGE_OUTPUT 4096u
+#define IMAGE_MODE   0600
+#define WHERE_LEN    32
+
+static const struct disk *disk_by_path(const struct vm *vm, const char *path)
+{
+	for (size_t i = 0; vm && i < vm->ndisks; i++) {
+		if (str_eq(vm->disks[i]->path, path))
+			return vm->disks[i];
+	}
+	return NULL;
+}
+
+/* --- looking --- */
+
+static void bad(struct change *c, const char *where, const char *fmt, const char *value)
+{
+	AUTO_FREE char *text = xasprintf("%s '%s'", fmt, value);
+
+	problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where, "%s", text);
+}
+
+/* A name in the image store, with or without suffix, or an absolute path. NULL: none such. */
+static char *image_find(const struct paths *paths, const char *name)
+{
+	static const char *const suffixes[] = {"", ".qcow2", ".raw", ".img"};
+
+	if (name[0] == '/')
+		return file_exists(name) ? xstrdup(name) : NULL;
+	if (strchr(name, '/') || name[0] == '.')
+		return NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+		AUTO_FREE char *path = xasprintf("%s/images/%s%s", paths->lib, name, suffixes[i]);
+
+		if (file_exists(path))
+			return steal_ptr(path);
+	}
+	return NULL;
+}
+
+static void mark_size_given(struct disk *disk)
+{
+	const struct prop *row = prop_find(&disk_props, "size", false);
+	size_t bit = row ? (size_t)(row - disk_props.rows) : 0;
+
+	if (row)
+		disk->given.bits[bit / 64] |= UINT64_C(1) << bit % 64;
+}
+
+/* The image must be readable and fit into the disk; a disk without size gets the image's. */
+static int plan_clone(struct change *c, struct disk *disk, const char *where, const char *base)
+{
+	struct image_info info;
+	struct err err = {0};
+	uint64_t size_mib;
+
+	if (image_probe(base, &info, &err) < 0) {
+		problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where, "%s", err.msg);
+		return -EINVAL;
+	}
+	size_mib = (info.virtual_size + MIB - 1) / MIB;
+	if (disk->size_mib == 0) {
+		disk->size_mib = size_mib;
+		mark_size_given(disk);
+	}
+	if (disk->size_mib >= size_mib)
+		return 0;
+	problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where,
+		     "%" PRIu64 " MiB is less than the %" PRIu64 " MiB of image '%s'",
+		     disk->size_mib, size_mib, base);
+	return -EINVAL;
+}
+
+static void plan_new_image(struct change *c, struct disk *disk, const char *where)
+{
+	const char *image = disk->image ? disk->image : disk->image_uuid;
+	AUTO_FREE char *base = NULL;
+
+	if (file_exists(disk->path)) {
+		bad(c, where, "a file is there already (set nocreate to use it):", disk->path);
+		return;
+	}
+	if (image) {
+		base = image_find(c->d->paths, image);
+		if (!base) {
+			problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where,
+				     "no image '%s' (want a file in %s/images or an absolute path)",
+				     image, c->d->paths->lib);
+			return;
+		}
+		if (plan_clone(c, disk, where, base) < 0)
+			return;
+	}
+	c->jobs[c->njobs++] = (struct disk_job){.disk = disk, .base = steal_ptr(base)};
+}
+
+static void plan_disk(struct change *c, size_t i)
+{
+	struct disk *disk = c->new->disks[i];
+	char where[WHERE_LEN];
+	bool make = disk->media == MEDIA_DISK && !disk->nocreate &&
+		    (disk->size_mib > 0 || disk->image || disk->image_uuid);
+
+	(void)snprintf(where, sizeof(where), "disks[%zu]", i);
+	if (!disk->path || image_protocol(disk->path))
+		return;
+	if (make)
+		plan_new_image(c, disk, where);
+	else if (!file_exists(disk->path))
+		bad(c, where, "no such file (give size to have one made):", disk->path);
+}
+
+/* Files a definition names beside disks; only what the change brings in is looked at. */
+static void plan_files(struct change *c)
+{
+	const struct {
+		const char *what, *path, *old;
+	} files[] = {
+		{"kernel", c->new->kernel, c->old ? c->old->kernel : NULL},
+		{"initrd", c->new->initrd, c->old ? c->old->initrd : NULL},
+		{"bootrom", c->new->bootrom, c->old ? c->old->bootrom : NULL},
+		{"configfile", c->new->configfile, c->old ? c->old->configfile : NULL},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (files[i].path && *files[i].path && !str_eq(files[i].path, files[i].old) &&
+		    !file_exists(files[i].path))
+			bad(c, files[i].what, "no such file:", files[i].path);
+	}
+}
+
+int disks_plan(struct change *c, struct err *err)
+{
+	plan_files(c);
+	for (size_t i = 0; i < c->new->ndisks; i++) {
+		if (!disk_by_path(c->old, c->new->disks[i]->path))
+			plan_disk(c, i);
+	}
+	return change_problems(c, err);
+}
+
+json_t *disks_paths(const struct change *c)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < c->njobs; i++)
+		json_array_append_new(list, json_string(c->jobs[i].disk->path));
+	return list;
+}
+
+/* --- making --- */
+
+static int image_settle(const struct change *c, const char *path, struct err *err)
+{
+	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0 || fchmod(fd, IMAGE_MODE) < 0)
+		return err_sys(err, errno, "cannot open the new disk '%s'", path);
+	if (c->d->sync == FILE_SYNC && fsync(fd) < 0)
+		return err_sys(err, errno, "cannot write the new disk '%s'", path);
+	return parent_sync(c->d, path, err);
+}
+
+static void on_made(void *ctx, const struct child_exit *how, const char *out, const char *errors)
+{
+	struct change *c = ctx;
+	const char *path = c->jobs[c->jobs_done].disk->path;
+	struct err err = {0};
+	char text[64];
+	int r = 0;
+
+	c->child = NULL;
+	if (!how->known || how->code != CLD_EXITED || how->status != 0)
+		r = err_set(&err, EIO, "cannot make disk '%s': qemu-img %s: %.*s", path,
+			    child_exit_text(how, text, sizeof(text)), (int)strcspn(errors, "\n"),
+			    errors);
+	else
+		r = image_settle(c, path, &err);
+	if (r < 0) {
+		change_fail(c, r, &err);
+		return;
+	}
+	log_info("vm=%s disk made path=%s", c->uuid, path);
+	c->job_begun = false;
+	c->jobs_done++;
+	change_again(c);
+}
+
+int disks_make(struct change *c, struct err *err)
+{
+	const struct disk_job *job = &c->jobs[c->jobs_done];
+	struct argv argv = {0};
+	struct child_spec spec = {.in = -1, .out = -1, .errfd = -1, .timeout_ms = IMAGE_MS};
+	int r;
+
+	image_create_argv(job->disk, job->base, &argv);
+	spec.argv = (const char *const *)argv.items;
+	c->job_begun = true;
+	r = child_run(c->d->event, &spec, IMAGE_OUTPUT, on_made, c, &c->child, err);
+	argv_done(&argv);
+	return r;
+}
+
+void disks_undo(struct change *c)
+{
+	size_t count = c->jobs_done + (c->job_begun ? 1 : 0);
+
+	for (size_t i = 0; i < count && i < c->njobs; i++) {
+		if (unlink(c->jobs[i].disk->path) < 0 && errno != ENOENT)
+			log_error("vm=%s disk of the failed change not removed path=%s: %s",
+				  c->uuid, c->jobs[i].disk->path, strerror(errno));
+	}
+	c->jobs_done = 0;
+	c->job_begun = false;
+}
+
+void disks_drop_removed(const struct change *c)
+{
+	AUTO_FREE char *inside = path_of_data(c->d->paths, c->uuid, "");
+
+	for (size_t i = 0; i < c->old->ndisks; i++) {
+		const char *path = c->old->disks[i]->path;
+
+		if (!path || disk_by_path(c->new, path) || c->old->disks[i]->media != MEDIA_DISK ||
+		    !str_starts(path, inside) || strchr(path + strlen(inside), '/'))
+			continue;
+		if (unlink(path) == 0)
+			log_info("vm=%s disk removed path=%s", c->uuid, path);
+		else if (errno != ENOENT)
+			log_error("vm=%s removed disk's file stays path=%s: %s", c->uuid, path,
+				  strerror(errno));
+	}
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What vmadmd knows of one VM at run time: vmstated's facts, our own facts, its monitor and its
+ * VNC listener. Made when first heard of (feed or change), dropped when nothing is known any more.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/uuid.h"
+
+struct err;
+struct monitor_command;
+struct qmp;
+struct vmadmd;
+struct vnc_viewer;
+struct vnc_waiter;
+
+struct vnc {
+	int fd; /* the listener, -1: none */
+	sd_event_source *source, *retry;
+	char *address;
+	int32_t want;               /* vnc_port as configured when we began to listen */
+	uint16_t port;              /* in fact */
+	char *password;             /* QEMU has it; NULL: none sent */
+	bool asking;                /* set_password is under way */
+	bool again;                 /* the definition changed meanwhile */
+	bool complained;            /* the port could not be had, and the log says so */
+	struct vnc_viewer *viewers; /* being handed over */
+	size_t nviewers;
+	uint64_t number; /* of the last viewer, for descriptor names */
+	struct vnc_waiter *waiters;
+};
+
+struct guest {
+	char uuid[UUID_LEN + 1];
+	struct vmadmd *d;
+	json_t *facts;        /* vmstated's; NULL: it has told none */
+	bool stale;           /* not yet repeated in the snapshot under way */
+	json_t *provisioning; /* facts of ours while a change is under way, NULL: none */
+	struct qmp *qmp;
+	json_int_t qmp_pid; /* of the QEMU the monitor belongs to */
+	sd_event_source *retry;
+	struct monitor_command *commands; /* without an answer */
+	struct vnc vnc;
+};
+
+/* --- guests.c --- */
+struct guest *guest_find(struct vmadmd *d, const char *uuid);
+struct guest *guest_get(struct vmadmd *d, const char *uuid); /* made when missing */
+void guests_each(struct vmadmd *d, void (*fn)(struct guest *g, void *ctx), void *ctx);
+void guests_free(struct vmadmd *d);
+
+/* The VM's `state`: ours while a change is under way, vmstated's, "stopped" when vmstated does
+ * not have it (yet), "unknown" while vmstated never told. */
+const char *guest_state(struct vmadmd *d, const char *uuid);
+/* QEMU is there, by vmstated's word. */
+bool guest_runs(const struct guest *g);
+
+/* All facts of ours; a new reference. */
+json_t *guest_own_facts(const struct guest *g);
+
+/* Our facts changed; provisioning is taken (NULL: none). Returns the feed's sequence number. */
+uint64_t guest_publish(struct guest *g);
+uint64_t guest_provisioning(struct guest *g, json_t *provisioning);
+
+/* Feed call-backs (net/feed.h); ctx is struct vmadmd. */
+void guests_feed_line(void *ctx, const char *type, const json_t *line);
+void guests_feed_link(void *ctx, bool up);
+
+/* --- monitor.c: one connection to vm.qmp per running VM --- */
+/* Open, replace or close it as the facts say. */
+void monitor_update(struct guest *g);
+void monitor_close(struct guest *g);
+bool monitor_ready(const struct guest *g);
+
+/* As qmp_done, and -ECONNRESET when the monitor is closed by us: done always runs, once. */
+typedef void (*monitor_done)(void *ctx, int r, const json_t *value, const struct err *err);
+/*
+ * Send a command, connecting first when there is no connection. arguments are borrowed; fd is
+ * passed along (-1: none) and may be closed in done. A negative return means done will not run.
+ */
+int monitor_send(struct guest *g, const char *command, const json_t *arguments, int fd,
+		 monitor_done done, void *ctx, struct err *err);
+
+/* --- vnc.c --- */
+/* Listen, stop listening or tell QEMU the password, as definition and monitor say. */
+void vnc_apply(struct guest *g);
+/* As vnc_apply; done runs once when nothing is under way any more, maybe before this returns. */
+void vnc_reload(struct guest *g, void (*done)(void *ctx), void *ctx);
+void vnc_close(struct guest *g);
+/* {"host","port","display"}, {} without a listener. */
+json_t *vnc_info(const struct guest *g);

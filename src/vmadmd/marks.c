@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Marks of changes under way. They are durable and written before anything else is, so that after
+ * SIGKILL or a power cut our next start makes every VM wholly there or wholly gone: a creation is
+ * undone, images of an update nobody names are removed, a deletion whose definition is gone is
+ * finished. Nothing is touched while something that runs holds the VM's lock.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "model/vm.h"
+#include "store/catalog.h"
+#include "store/write.h"
+#include "vmadmd/vmadmd.h"
+
+#define MARK_VERSION  1
+#define DELETE_PREFIX ".deleting-"
+
+static char *mark_path(const struct vmadmd *d, const char *uuid, enum mark mark)
+{
+	switch (mark) {
+	case MARK_CREATE:
+		return path_of_data(d->paths, uuid, "provisioning");
+	case MARK_UPDATE:
+		return path_of_data(d->paths, uuid, "changing");
+	case MARK_DELETE: /* beside the directory that goes */
+		break;
+	}
+	return xasprintf("%s/" DELETE_PREFIX "%s", d->paths->lib, uuid);
+}
+
+int parent_sync(const struct vmadmd *d, const char *path, struct err *err)
+{
+	AUTO_FREE char *dir = xstrdup(path);
+	char *slash = strrchr(dir, '/');
+	AUTO_FD int fd = -1;
+
+	if (d->sync == FILE_NO_SYNC || !slash || slash == dir)
+		return 0;
+	*slash = '\0';
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return err_sys(err, errno, "cannot write directory '%s'", dir);
+	return 0;
+}
+
+int mark_write(struct vmadmd *d, const char *uuid, enum mark mark, json_t *content, struct err *err)
+{
+	AUTO_FREE char *path = mark_path(d, uuid, mark);
+
+	return state_write(path, MARK_VERSION, content, d->sync, err);
+}
+
+void mark_remove(struct vmadmd *d, const char *uuid, enum mark mark)
+{
+	AUTO_FREE char *path = mark_path(d, uuid, mark);
+	struct err err = {0};
+
+	if (unlink(path) < 0 && errno != ENOENT)
+		log_error("vm=%s mark '%s' not removed: %s", uuid, path, strerror(errno));
+	if (parent_sync(d, path, &err) < 0)
+		log_error("vm=%s %s", uuid, err.msg);
+}
+
+int guest_lock_take(struct vmadmd *d, const char *uuid, int *ret_fd, struct err *err)
+{
+	AUTO_FREE char *path = path_of_data(d->paths, uuid, "lock");
+	AUTO_FD int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	*ret_fd = -1;
+	if (fd < 0 && errno == ENOENT)
+		return 0; /* no data directory: never started */
+	if (fd < 0)
+		return err_sys(err, errno, "cannot open '%s'", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? 1 : err_sys(err, errno, "cannot lock '%s'", path);
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
+static bool in_use(const struct vm *vm, const char *path)
+{
+	for (size_t i = 0; vm && i < vm->ndisks; i++) {
+		if (str_eq(vm->disks[i]->path, path))
+			return true;
+	}
+	return false;
+}
+
+static void remove_images(const char *uuid, const json_t *mark, const struct vm *keep)
+{
+	const json_t *images = json_object_get(mark, "images");
+	json_t *image;
+	size_t i;
+
+	json_array_foreach (images, i, image) {
+		const char *path = json_string_value(image);
+
+		if (!path || path[0] != '/' || in_use(keep, path))
+			continue;
+		if (unlink(path) == 0)
+			log_info("vm=%s disk of a change cut short removed path=%s", uuid, path);
+		else if (errno != ENOENT)
+			log_error("vm=%s disk of a change cut short not removed path=%s: %s", uuid,
+				  path, strerror(errno));
+	}
+}
+
+void data_remove(struct vmadmd *d, const char *uuid)
+{
+	AUTO_FREE char *data = path_of_data(d->paths, uuid, NULL);
+	AUTO_JSON json_t *content = json_object();
+	struct err err = {0};
+
+	/* The mark within may go before the rest: this one does not. */
+	if (mark_write(d, uuid, MARK_DELETE, content, &err) < 0)
+		log_error("vm=%s %s", uuid, err.msg);
+	if (dir_remove_tree(data, &err) < 0)
+		log_error("vm=%s leftover not removed: %s", uuid, err.msg);
+	else
+		mark_remove(d, uuid, MARK_DELETE);
+}
+
+/* --- at the start --- */
+
+static void clean_create(struct vmadmd *d, const char *uuid, const json_t *mark)
+{
+	AUTO_FREE char *definition = path_join(d->paths->etc, uuid);
+	struct err err = {0};
+
+	log_warn("vm=%s creation was cut short: removed what it had made", uuid);
+	remove_images(uuid, mark, NULL);
+	if (dir_remove_tree(definition, &err) < 0)
+		log_error("vm=%s leftover not removed: %s", uuid, err.msg);
+	else
+		data_remove(d, uuid);
+}
+
+static void clean_update(struct vmadmd *d, const char *uuid, const json_t *mark)
+{
+	const struct catalog_entry *e = catalog_by_uuid(d->catalog, uuid);
+
+	if (e && !e->error)
+		remove_images(uuid, mark, e->vm);
+	else
+		log_warn("vm=%s an update was cut short; disks it may have made stay, since the "
+			 "definition cannot be read",
+			 uuid);
+	mark_remove(d, uuid, MARK_UPDATE);
+}
+
+/* A definition that is there, or that cannot be judged, keeps its data. */
+static bool definition_left(struct vmadmd *d, const char *uuid, const json_t *mark)
+{
+	const char *file = json_get_str(mark, "file", NULL);
+	const struct catalog_problem *problems;
+	size_t count = catalog_problems(d->catalog, &problems);
+
+	if (catalog_by_uuid(d->catalog, uuid))
+		return true;
+	for (size_t i = 0; i < count; i++) {
+		if (file && str_eq(problems[i].file, file))
+			return true;
+	}
+	return false;
+}
+
+static void clean_delete(struct vmadmd *d, const char *uuid, const json_t *mark)
+{
+	if (definition_left(d, uuid, mark)) {
+		log_warn("vm=%s a deletion was cut short before it began: the VM stays", uuid);
+		mark_remove(d, uuid, MARK_DELETE);
+	} else {
+		log_warn("vm=%s a deletion was cut short: finished it", uuid);
+		data_remove(d, uuid);
+	}
+}
+
+static void (*const clean[MARK_COUNT])(struct vmadmd *d, const char *uuid, const json_t *mark) = {
+	[MARK_CREATE] = clean_create,
+	[MARK_UPDATE] = clean_update,
+	[MARK_DELETE] = clean_delete,
+};
+
+static void clean_one(struct vmadmd *d, const char *uuid, enum mark mark)
+{
+	AUTO_FREE char *path = mark_path(d, uuid, mark);
+	AUTO_JSON json_t *content = NULL;
+	struct err err = {0};
+	AUTO_FD int lock = -1;
+	int r = state_read(path, MARK_VERSION, &content, &err);
+
+	if (r == -ENOENT)
+		return;
+	if (r < 0) {
+		log_error("vm=%s a change was cut short, but its mark cannot be read, so nothing "
+			  "was tidied up: %s",
+			  uuid, err.msg);
+		return;
+	}
+	r = guest_lock_take(d, uuid, &lock, &err);
+	if (r == 0)
+		clean[mark](d, uuid, content);
+	else if (r > 0)
+		log_warn("vm=%s a change was cut short, but the VM runs: left as it is", uuid);
+	else
+		log_error("vm=%s %s", uuid, err.msg);
+	if (r > 0)
+		mark_remove(d, uuid, mark);
+}
+
+void marks_clean(struct vmadmd *d)
+{
+	DIR *dir = opendir(d->paths->lib);
+	const struct dirent *entry;
+
+	while (dir && (entry = readdir(dir)) != NULL) {
+		size_t skip = strlen(DELETE_PREFIX);
+
+		if (uuid_valid(entry->d_name)) {
+			clean_one(d, entry->d_name, MARK_CREATE);
+			clean_one(d, entry->d_name, MARK_UPDATE);
+		} else if (str_starts(entry->d_name, DELETE_PREFIX) &&
+			   uuid_valid(entry->d_name + skip)) {
+			clean_one(d, entry->d_name + skip, MARK_DELETE);
+		}
+	}
+	if (dir)
+		(void)closedir(dir);
+	catalog_sync(d->catalog);
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * GET /vm/:id: all queries go out at once on the VM's monitor; the answer is sent when the last
+ * one is in. A query QEMU refuses is null; a QEMU that does not answer is an error that names it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "model/vm.h"
+#include "vmadmd/guest.h"
+#include "vmadmd/info.h"
+#include "vmadmd/vmadmd.h"
+
+struct info;
+
+struct info_query {
+	struct info *info;
+	size_t type;
+};
+
+struct info {
+	struct http_request *req; /* NULL: the client left */
+	char *name;
+	struct info_query queries[INFO_TYPE_COUNT];
+	json_t *members[INFO_TYPE_COUNT];
+	size_t waiting;
+	int r; /* the first failure of the whole */
+	struct err err;
+};
+
+static void info_end(struct info *info)
+{
+	AUTO_JSON json_t *out = json_object();
+	AUTO_FREE char *text = NULL;
+
+	for (size_t i = 0; i < INFO_TYPE_COUNT; i++) {
+		if (info->members[i])
+			json_object_set_new(out, info_types[i].name, info->members[i]);
+	}
+	if (info->req && info->r < 0) {
+		http_reply_err(info->req, info->r, &info->err);
+	} else if (info->req) {
+		text = json_pretty(out);
+		http_reply(info->req, 200, HTTP_JSON, text, strlen(text));
+	}
+	free(info->name);
+	free(info);
+}
+
+static void info_fail(struct info *info, int r, const char *command, const struct err *err)
+{
+	if (info->r < 0)
+		return;
+	if (r == -ETIMEDOUT)
+		info->r = err_set(&info->err, ETIMEDOUT,
+				  "QEMU of VM %s does not answer: no reply to %s within %u s",
+				  info->name, command, QMP_ANSWER_MS / 1000);
+	else
+		info->r = err_set(&info->err, -r, "Unable to get info for VM %s: %s", info->name,
+				  err_text(err, r));
+}
+
+static void on_answer(void *ctx, int r, const json_t *value, const struct err *err)
+{
+	struct info_query *query = ctx;
+	struct info *info = query->info;
+
+	if (r < 0 && r != -EREMOTEIO)
+		info_fail(info, r, info_types[query->type].command, err);
+	info->members[query->type] = info_map(query->type, r == 0 ? value : NULL);
+	if (--info->waiting == 0)
+		info_end(info);
+}
+
+static void on_gone(struct http_request *req, void *ctx)
+{
+	((struct info *)ctx)->req = NULL;
+}
+
+static json_t *vnc_member(const struct guest *g, const struct vm *vm)
+{
+	json_t *out = vnc_info(g);
+
+	if (json_object_size(out) > 0 && vm && vm->vnc_password && *vm->vnc_password)
+		json_put_str(out, "password", vm->vnc_password);
+	return out;
+}
+
+static void info_start(struct info *info, struct guest *g, const struct vm *vm, unsigned mask)
+{
+	struct err err = {0};
+
+	info->waiting = 1; /* ours, so that nothing ends before all are sent */
+	for (size_t i = 0; i < INFO_TYPE_COUNT && info->r == 0; i++) {
+		info->queries[i] = (struct info_query){info, i};
+		if (!(mask & 1u << i))
+			continue;
+		if (!info_types[i].command) {
+			info->members[i] = vnc_member(g, vm);
+			continue;
+		}
+		info->waiting++;
+		if (monitor_send(g, info_types[i].command, NULL, -1, on_answer, &info->queries[i],
+				 &err) < 0) {
+			info->waiting--;
+			info_fail(info, -EIO, info_types[i].command, &err);
+		}
+	}
+	if (--info->waiting == 0)
+		info_end(info);
+}
+
+void handle_info(struct http_request *req, void *ctx)
+{
+	struct vmadmd *d = ctx;
+	const char *types = http_query(req, "types");
+	struct target target;
+	struct err err = {0};
+	const char *state;
+	struct guest *g;
+	unsigned mask;
+	struct info *info;
+
+	if (!target_find(d, req, false, &target))
+		return;
+	if (info_parse(types ? types : http_query(req, "type"), &mask, &err) < 0) {
+		http_reply_err(req, -EINVAL, &err);
+		return;
+	}
+	state = guest_state(d, target.uuid);
+	g = guest_find(d, target.uuid);
+	if (!g || (!str_eq(state, "running") && !str_eq(state, "stopping"))) {
+		err_set(&err, EBUSY,
+			"Unable to get info for vm from state \"%s\", must be \"running\" or "
+			"\"stopping\".",
+			state);
+		http_reply_err(req, -EBUSY, &err);
+		return;
+	}
+	info = xcalloc(1, sizeof(*info));
+	info->req = req;
+	info->name = xstrdup(target.vm ? target.vm->name : target.uuid);
+	http_on_gone(req, on_gone, info);
+	info_start(info, g, target.vm, mask);
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The route table, and what every handler begins with: finding the VM and checking who asks. The
+ * contract page is docs/wire-vmadmd.md.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sock.h"
+#include "model/vm.h"
+#include "store/catalog.h"
+#include "vmadmd/auth.h"
+#include "vmadmd/guest.h"
+#include "vmadmd/vmadmd.h"
+
+static void handle_ping(struct http_request *req, void *ctx)
+{
+	AUTO_JSON json_t *out = json_object();
+
+	json_put_str(out, "ping", "pong");
+	http_reply_json(req, 200, out);
+}
+
+const struct http_route vmadmd_routes[] = {
+	/* clang-format off */
+	{ "GET",    "/ping",	    handle_ping,   false, "Whether the daemon serves." },
+	{ "GET",    "/vm/:id",	    handle_info,   false, "Run-time information of a running VM." },
+	{ "GET",    "/vm/:id/info", handle_info,   false, "The same under its older name." },
+	{ "POST",   "/vm/:id",	    handle_action, false, "Act on a VM: ?action=." },
+	{ "POST",   "/vms",	    handle_create, false, "Make a VM of a create payload." },
+	{ "PUT",    "/vm/:id",	    handle_update, false, "Change a VM by an update payload." },
+	{ "DELETE", "/vm/:id",	    handle_delete, false, "Stop a VM by force and remove it." },
+	/* clang-format on */
+};
+const size_t vmadmd_nroutes = ARRAY_SIZE(vmadmd_routes);
+
+uid_t request_uid(const struct vmadmd *d, const struct http_request *req)
+{
+	const struct sock_peer *peer = http_peer(req);
+
+	return peer ? peer->uid : (uid_t)-1;
+}
+
+/* A running VM whose definition vanished is still reached by its whole uuid. */
+static bool find_undefined(struct vmadmd *d, const char *id, struct target *ret)
+{
+	const struct guest *g = uuid_valid(id) ? guest_find(d, id) : NULL;
+
+	if (!g || !g->facts)
+		return false;
+	memcpy(ret->uuid, g->uuid, sizeof(ret->uuid));
+	ret->vm = NULL;
+	return true;
+}
+
+bool target_find(struct vmadmd *d, struct http_request *req, bool admin, struct target *ret)
+{
+	const char *id = http_param(req, "id");
+	const char *what = http_query(req, "action");
+	struct catalog_entry *e = NULL;
+	struct err err = {0};
+	int r = catalog_find(d->catalog, id ? id : "", &e, &err);
+
+	*ret = (struct target){.uid = request_uid(d, req)};
+	if (r < 0 && (r != -ENOENT || !find_undefined(d, id ? id : "", ret))) {
+		http_reply_err(req, r, &err);
+		return false;
+	}
+	if (e) {
+		memcpy(ret->uuid, e->uuid, sizeof(ret->uuid));
+		ret->vm = e->vm;
+	}
+	if (!what)
+		what = strcmp(http_method(req), "PUT") == 0      ? "update"
+		       : strcmp(http_method(req), "DELETE") == 0 ? "delete"
+								 : "ask about";
+	r = auth_check(http_peer(req), ret->vm, admin, what, &err);
+	if (r < 0) {
+		log_warn("vm=%s request refused uid=%u: %s", ret->uuid, ret->uid, err.msg);
+		http_reply_err(req, r, &err);
+		return false;
+	}
+	return true;
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An update: the payload is applied to a copy, judged whole, and written as one change. Nothing
+ * is written when nothing differs. What applies to a running VM at once is applied before the
+ * answer; the rest waits for its next start. Also how start and stop keep autoboot.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "net/feed.h"
+#include "store/catalog.h"
+#include "store/write.h"
+#include "vmadmd/change.h"
+#include "vmadmd/guest.h"
+
+static int check(struct change *c, struct err *err)
+{
+	struct catalog_entry *e;
+	int r;
+
+	catalog_sync(c->d->catalog);
+	e = change_entry(c, err);
+	if (!e)
+		return -ENOENT;
+	if (e->error)
+		return err_set(err, EBUSY,
+			       "the definition of VM %s is broken, repair it first: %.300s",
+			       c->uuid, e->error);
+	c->old = vm_copy(e->vm);
+	c->new = vm_update(c->old, c->payload, guest_state(c->d, c->uuid), &c->changes,
+			   &c->problems);
+	r = change_problems(c, err);
+	if (r < 0)
+		return r;
+	if (!c->new)
+		return err_set(err, EINVAL, "the payload cannot be applied");
+	if (c->changes.count == 0) {
+		c->seq = feed_seq(c->d->feed);
+		c->confirmed = true; /* nothing to be seen */
+		return STEP_LAST;
+	}
+	r = change_conflicts(c, err);
+	return r < 0 ? r : disks_plan(c, err);
+}
+
+static int mark(struct change *c, struct err *err)
+{
+	AUTO_JSON json_t *content = json_object();
+
+	if (c->njobs == 0)
+		return 0;
+	json_object_set_new(content, "images", disks_paths(c));
+	c->marked = true;
+	return mark_write(c->d, c->uuid, MARK_UPDATE, content, err);
+}
+
+static int store(struct change *c, struct err *err)
+{
+	int r = store_update(c->d->paths, c->old, c->new, c->d->sync, err);
+
+	if (r < 0)
+		return r;
+	catalog_sync(c->d->catalog); /* a change of VNC is picked up here */
+	disks_drop_removed(c);
+	if (c->marked)
+		mark_remove(c->d, c->uuid, MARK_UPDATE);
+	c->marked = false;
+	log_info("vm=%s updated changes=%zu uid=%u", c->uuid, c->changes.count, c->uid);
+	return 0;
+}
+
+static void on_applied(void *ctx)
+{
+	change_next(ctx);
+}
+
+/* Live members other than VNC are read from the object when they are needed. */
+static int apply(struct change *c, struct err *err)
+{
+	struct guest *g = guest_find(c->d, c->uuid);
+
+	if (!g || !monitor_ready(g) || !g->vnc.asking)
+		return 0;
+	vnc_reload(g, on_applied, c);
+	return STEP_WAIT;
+}
+
+static json_t *value_of(const char *text)
+{
+	json_t *value = text ? json_loads(text, JSON_DECODE_ANY, NULL) : json_null();
+
+	return value ? value : json_string(text);
+}
+
+static json_t *changes_json(const struct vm_changes *changes)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < changes->count; i++) {
+		const struct vm_change *one = &changes->items[i];
+		json_t *out = json_object();
+
+		json_put_str(out, "path", one->path);
+		json_object_set_new(out, "old", value_of(one->old_text));
+		json_object_set_new(out, "new", value_of(one->new_text));
+		json_put_bool(out, "live", one->live);
+		json_array_append_new(list, out);
+	}
+	return list;
+}
+
+static int answer(struct change *c, struct err *err)
+{
+	AUTO_JSON json_t *out = json_object();
+
+	json_put_str(out, "uuid", c->uuid);
+	json_object_set_new(out, "changes", changes_json(&c->changes));
+	json_put_bool(out, "confirmed", c->confirmed);
+	if (c->req)
+		http_reply_json(c->req, 200, out);
+	return 0;
+}
+
+static void undo(struct change *c)
+{
+	disks_undo(c);
+	if (c->marked)
+		mark_remove(c->d, c->uuid, MARK_UPDATE);
+}
+
+static const change_step steps[] = {
+	step_lock, check,       mark,  step_images, step_begin,
+	store,     step_commit, apply, step_seen,   answer,
+};
+
+const struct change_kind change_updating = {"update", steps, ARRAY_SIZE(steps), undo};
