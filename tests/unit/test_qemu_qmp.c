@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The QMP client against a scripted peer on a socket pair: what it sends is compared byte by byte,
- * what it is told comes in the pieces the test chooses. A watchdog ends a test that hangs.
- */
+/* The QMP client: negotiation, answers, deadlines, pieces, descriptors; the ends are next door. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -22,137 +19,7 @@
 #include "base/sock.h"
 #include "base/strbuf.h"
 #include "qemu/qmp.h"
-
-#define HELLO "{\"QMP\":{\"version\":{},\"capabilities\":[\"oob\"]}}\r\n"
-#define CAPS  "{\"execute\":\"qmp_capabilities\",\"id\":0}\n"
-#define OK0   "{\"return\":{},\"id\":0}\r\n"
-
-struct fixture {
-	sd_event *event;
-	int peer;
-	struct qmp *q;
-	bool free_in_event, free_in_done, free_in_closed, send_in_done;
-	int ready, closed, closed_r;
-	struct strbuf log; /* events and answers, in order */
-};
-
-static void on_ready(void *ctx, struct qmp *q)
-{
-	((struct fixture *)ctx)->ready++;
-}
-
-static void on_event(void *ctx, struct qmp *q, const char *name, const json_t *data,
-		     int64_t wall_ms)
-{
-	struct fixture *f = ctx;
-
-	strbuf_printf(&f->log, "event %s %lld;", name, (long long)wall_ms);
-	if (f->free_in_event)
-		qmp_free(steal_ptr(f->q));
-}
-
-static void on_closed(void *ctx, struct qmp *q, int r, const struct err *err)
-{
-	struct fixture *f = ctx;
-
-	f->closed++;
-	f->closed_r = r;
-	assert_int_equal(-r, err->code);
-	assert_true(err->msg[0] != '\0');
-	if (f->free_in_closed)
-		qmp_free(steal_ptr(f->q));
-}
-
-static void on_done(void *ctx, int r, const json_t *value, const struct err *err)
-{
-	struct fixture *f = ctx;
-
-	strbuf_printf(&f->log, "done %d %s;", r, r < 0 ? err->msg : "ok");
-	assert_true((r == 0) == (value != NULL));
-	if (f->free_in_done)
-		qmp_free(steal_ptr(f->q));
-	else if (f->send_in_done)
-		strbuf_printf(&f->log, "send %d;", qmp_send(f->q, "stop", NULL, -1, 5000, NULL, f));
-}
-
-static int on_watchdog(sd_event_source *s, uint64_t usec, void *ctx)
-{
-	fail_msg("nothing happened for ten seconds");
-	return 0;
-}
-
-static int setup(void **state)
-{
-	struct fixture *f = xcalloc(1, sizeof(*f));
-	struct qmp_config config = {on_ready, on_event, on_closed, f};
-	int fds[2];
-
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds),
-			 0);
-	assert_true(sd_event_new(&f->event) >= 0);
-	assert_true(sd_event_add_time_relative(f->event, NULL, CLOCK_BOOTTIME, 20000000, 0,
-					       on_watchdog, NULL) >= 0);
-	f->peer = fds[1];
-	assert_int_equal(qmp_open_fd(f->event, fds[0], &config, &f->q, NULL), 0);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	clock_us_hook = NULL;
-	qmp_free(f->q);
-	if (f->peer >= 0)
-		(void)close(f->peer);
-	sd_event_unref(f->event);
-	strbuf_done(&f->log);
-	free(f);
-	return 0;
-}
-
-static void say(struct fixture *f, const char *text)
-{
-	assert_int_equal(send(f->peer, text, strlen(text), MSG_NOSIGNAL), strlen(text));
-}
-
-/* Everything that can happen without waiting. */
-static void spin(struct fixture *f)
-{
-	while (sd_event_run(f->event, 0) > 0)
-		;
-}
-
-static void expect_sent(struct fixture *f, const char *want)
-{
-	char buf[4096];
-	ssize_t n = recv(f->peer, buf, sizeof(buf) - 1, 0);
-
-	buf[n > 0 ? n : 0] = '\0';
-	assert_string_equal(buf, want);
-}
-
-static void greet(struct fixture *f)
-{
-	say(f, HELLO);
-	spin(f);
-	expect_sent(f, CAPS);
-	say(f, OK0);
-	spin(f);
-	assert_int_equal(f->ready, 1);
-	assert_true(qmp_is_ready(f->q));
-}
-
-static int query(struct fixture *f, uint64_t timeout_ms)
-{
-	return qmp_send(f->q, "query-status", NULL, -1, timeout_ms, on_done, f);
-}
-
-static const char *logged(struct fixture *f)
-{
-	return f->log.data ? f->log.data : "";
-}
+#include "qmp_peer.h"
 
 static void negotiates_before_anything_queued(void **state)
 {
@@ -218,13 +85,6 @@ static void lines_come_in_any_pieces(void **state)
 	assert_string_equal(logged(f), "event STOP 12034;done 0 ok;event RESUME 0;");
 }
 
-/* The loop runs until the log or the closed counter moves; the fixture's watchdog bounds it. */
-static void run_until(struct fixture *f, const char *want)
-{
-	while (strcmp(logged(f), want) != 0)
-		assert_true(sd_event_run(f->event, UINT64_MAX) >= 0);
-}
-
 static void a_deadline_passes_and_the_late_answer_is_dropped(void **state)
 {
 	struct fixture *f = *state;
@@ -258,6 +118,7 @@ static void no_greeting_means_busy(void **state)
 	clock_us_hook = far_future;
 	while (!f->closed)
 		assert_true(sd_event_run(f->event, UINT64_MAX) >= 0);
+	clock_us_hook = NULL;
 	assert_int_equal(f->closed_r, -ETIMEDOUT);
 	assert_non_null(strstr(logged(f), "done -104 the connection to QEMU ended: no greeting"));
 	assert_int_equal(qmp_send(f->q, "stop", NULL, -1, 1, NULL, NULL), -ENOTCONN);
@@ -275,39 +136,6 @@ static void a_late_greeting_is_fine(void **state)
 	expect_sent(f, "{\"execute\":\"query-status\",\"id\":2}\n");
 }
 
-static void the_end_completes_everybody(void **state)
-{
-	struct fixture *f = *state;
-
-	greet(f);
-	query(f, 5000);
-	query(f, 5000);
-	say(f, "{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true}}\n{\"retu");
-	(void)close(steal_fd(&f->peer));
-	spin(f);
-	assert_string_equal(logged(f),
-			    "event SHUTDOWN 0;"
-			    "done -104 the connection to QEMU ended: QEMU closed the connection;"
-			    "done -104 the connection to QEMU ended: QEMU closed the connection;");
-	assert_int_equal(f->closed, 1);
-	assert_int_equal(f->closed_r, -ECONNRESET);
-}
-
-/* The peer is gone with our bytes unread: writing fails first, its last words still count. */
-static void last_words_survive_a_failed_write(void **state)
-{
-	struct fixture *f = *state;
-
-	greet(f);
-	query(f, 5000);
-	say(f, "{\"event\":\"SHUTDOWN\"}\n");
-	(void)close(steal_fd(&f->peer));
-	query(f, 5000);
-	qmp_drain(f->q);
-	assert_true(str_starts(logged(f), "event SHUTDOWN 0;done -104"));
-	assert_int_equal(f->closed, 1);
-}
-
 static void drain_reads_all_without_the_loop(void **state)
 {
 	struct fixture *f = *state;
@@ -319,123 +147,6 @@ static void drain_reads_all_without_the_loop(void **state)
 	assert_int_equal(f->log.len, 100 * strlen("event RTC_CHANGE 0;"));
 	qmp_drain(f->q);
 	assert_int_equal(f->closed, 0);
-}
-
-static void garbage_ends_the_connection(void **state)
-{
-	static const char *const bad[] = {
-		"hello\n",
-		"[]\n",
-		"{}\n",
-		"{\"event\":1}\n",
-		"{\"event\":\"X\",\"data\":[]}\n",
-		"{\"error\":\"x\",\"id\":1}\n",
-		"{\"return\":{},\"return\":\"\xff\"}\n",
-		HELLO,
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		struct fixture *f;
-
-		assert_int_equal(setup(state), 0);
-		f = *state;
-		greet(f);
-		query(f, 5000);
-		say(f, bad[i]);
-		say(f, "{\"event\":\"STOP\"}\n");
-		spin(f);
-		assert_int_equal(f->closed, 1);
-		assert_int_equal(f->closed_r, -EPROTO);
-		assert_null(strstr(logged(f), "STOP"));
-		teardown(state);
-	}
-}
-
-static void an_answer_before_the_greeting_is_garbage(void **state)
-{
-	struct fixture *f = *state;
-
-	say(f, "{\"return\":{},\"id\":0}\n");
-	spin(f);
-	assert_int_equal(f->closed_r, -EPROTO);
-}
-
-static void a_refused_negotiation_ends_it(void **state)
-{
-	struct fixture *f = *state;
-
-	query(f, 5000);
-	say(f, HELLO "{\"id\":0,\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"}}\n");
-	spin(f);
-	assert_int_equal(f->closed_r, -EPROTO);
-	assert_int_equal(f->ready, 0);
-	assert_string_equal(logged(f), "done -104 the connection to QEMU ended: "
-				       "QEMU refused the negotiation: no;");
-}
-
-static void freed_inside_an_event(void **state)
-{
-	struct fixture *f = *state;
-
-	greet(f);
-	query(f, 5000);
-	f->free_in_event = true;
-	say(f, "{\"event\":\"STOP\"}\n{\"event\":\"STOP\"}\n{\"return\":{},\"id\":1}\n");
-	spin(f);
-	assert_string_equal(logged(f), "event STOP 0;");
-	assert_null(f->q);
-}
-
-static void freed_inside_an_answer(void **state)
-{
-	struct fixture *f = *state;
-
-	greet(f);
-	query(f, 5000);
-	query(f, 5000);
-	f->free_in_done = true;
-	say(f, "{\"return\":{},\"id\":1}\n{\"return\":{},\"id\":2}\n");
-	spin(f);
-	assert_string_equal(logged(f), "done 0 ok;");
-}
-
-static void freed_inside_a_deadline(void **state)
-{
-	struct fixture *f = *state;
-
-	greet(f);
-	query(f, 5);
-	query(f, 5);
-	f->free_in_done = true;
-	run_until(f, "done -110 QEMU did not answer within 5 ms;");
-	spin(f);
-	assert_string_equal(logged(f), "done -110 QEMU did not answer within 5 ms;");
-}
-
-static void freed_while_the_end_is_told(void **state)
-{
-	struct fixture *f = *state;
-
-	greet(f);
-	query(f, 5000);
-	query(f, 5000);
-	f->free_in_done = true;
-	(void)close(steal_fd(&f->peer));
-	spin(f);
-	assert_null(f->q);
-	assert_int_equal(f->closed, 0);
-}
-
-static void freed_inside_closed(void **state)
-{
-	struct fixture *f = *state;
-
-	greet(f);
-	f->free_in_closed = true;
-	(void)close(steal_fd(&f->peer));
-	qmp_drain(f->q);
-	assert_null(f->q);
-	assert_int_equal(f->closed, 1);
 }
 
 static void sending_from_callbacks(void **state)
@@ -606,17 +317,7 @@ int main(void)
 		T(a_deadline_passes_and_the_late_answer_is_dropped),
 		T(no_greeting_means_busy),
 		T(a_late_greeting_is_fine),
-		T(the_end_completes_everybody),
-		T(last_words_survive_a_failed_write),
 		T(drain_reads_all_without_the_loop),
-		cmocka_unit_test(garbage_ends_the_connection),
-		T(an_answer_before_the_greeting_is_garbage),
-		T(a_refused_negotiation_ends_it),
-		T(freed_inside_an_event),
-		T(freed_inside_an_answer),
-		T(freed_inside_a_deadline),
-		T(freed_while_the_end_is_told),
-		T(freed_inside_closed),
 		T(sending_from_callbacks),
 		T(the_queue_is_bounded),
 		T(a_full_socket_never_blocks),
