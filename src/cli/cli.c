@@ -125,12 +125,25 @@ void cli_put_json(struct slice v)
 
 /* --- help --- */
 
-static void put_options(FILE *out, const struct cli_option *options)
+static const struct cli_option *find_option(const struct cli_option *options, char letter,
+					    const char *name, size_t len)
+{
+	for (const struct cli_option *o = options; o && o->id; o++) {
+		if (letter && o->letter == letter)
+			return o;
+		if (name && o->name && strlen(o->name) == len && memcmp(o->name, name, len) == 0)
+			return o;
+	}
+	return NULL;
+}
+
+/* over: options that win over these, NULL for none. */
+static void put_options(FILE *out, const struct cli_option *options, const struct cli_option *over)
 {
 	for (const struct cli_option *o = options; o && o->id; o++) {
 		AUTO_STRBUF struct strbuf sb = {0};
 
-		if (!o->doc)
+		if (!o->doc || (o->name && find_option(over, 0, o->name, strlen(o->name))))
 			continue;
 		if (o->letter)
 			strbuf_printf(&sb, "-%c%s", o->letter, o->name ? ", " : "");
@@ -149,9 +162,9 @@ static void put_command(FILE *out, const struct tool *tool, const struct command
 	if (c->alias)
 		(void)fprintf(out, "Also called: %s\n", c->alias);
 	(void)fputs("\noptions:\n", out);
-	put_options(out, c->options);
-	put_options(out, tool->options);
-	put_options(out, globals);
+	put_options(out, c->options, NULL);
+	put_options(out, tool->options, c->options);
+	put_options(out, globals, c->options);
 }
 
 static void put_tool(FILE *out, const struct tool *tool)
@@ -167,8 +180,8 @@ static void put_tool(FILE *out, const struct tool *tool)
 		(void)fprintf(out, "\n      %s\n", c->doc);
 	}
 	(void)fputs("\noptions, anywhere on the line:\n", out);
-	put_options(out, tool->options);
-	put_options(out, globals);
+	put_options(out, tool->options, NULL);
+	put_options(out, globals, NULL);
 }
 
 static const struct command *find_command(const struct tool *tool, const char *name)
@@ -237,8 +250,10 @@ static int unknown_command(struct cli *cli, const char *name)
 	cli_say("%s", text);
 	if (near)
 		cli_say("Did you mean \"%s\"?", near);
+	if (cli->tool->texts.blank_line)
+		(void)fputc('\n', stderr);
 	cli->command = NULL;
-	return usage_error(cli, cli->tool->texts.blank_line ? "" : NULL);
+	return usage_error(cli, NULL);
 }
 
 int cli_help(struct cli *cli)
@@ -254,18 +269,6 @@ int cli_help(struct cli *cli)
 }
 
 /* --- options --- */
-
-static const struct cli_option *find_option(const struct cli_option *options, char letter,
-					    const char *name, size_t len)
-{
-	for (const struct cli_option *o = options; o && o->id; o++) {
-		if (letter && o->letter == letter)
-			return o;
-		if (name && o->name && strlen(o->name) == len && memcmp(o->name, name, len) == 0)
-			return o;
-	}
-	return NULL;
-}
 
 static const struct cli_option *option_of(const struct cli *cli, char letter, const char *name,
 					  size_t len)

@@ -86,6 +86,14 @@ static int no_answer(const struct cli *cli, const struct request *rq, int r, str
 	return exit_from_errno(r);
 }
 
+static void say_status(const char *text, int status, int errnum, struct err *err)
+{
+	AUTO_FREE char *number = xasprintf("%d", status);
+	AUTO_FREE char *message = cli_fill_in(text, number);
+
+	(void)err_set(err, errnum, "%s", message);
+}
+
 int request_run(const struct cli *cli, const struct request *rq, struct client_reply *ret,
 		struct err *err)
 {
@@ -105,6 +113,8 @@ int request_run(const struct cli *cli, const struct request *rq, struct client_r
 	code = exit_from_errno(r);
 	if (code == EXIT_FAILED)
 		code = exit_from_status(ret->status);
+	if (ret->len == 0 && rq->silent)
+		say_status(rq->silent, ret->status, -r, err);
 	free(ret->body);
 	ret->body = NULL;
 	ret->len = 0;

@@ -38,9 +38,10 @@ struct request {
 	enum peer peer;
 	const char *method;
 	const char *target;
-	const char *body;  /* NULL: none */
-	const char *agent; /* NULL: the tool's name */
-	int limit_ms;      /* without --timeout */
+	const char *body;   /* NULL: none */
+	const char *agent;  /* NULL: the tool's name */
+	int limit_ms;       /* without --timeout */
+	const char *silent; /* message for an error without a body, '@' is the status; NULL: ours */
 };
 
 /*
