@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <systemd/sd-event.h>
 
 struct err;
@@ -26,12 +27,16 @@ struct feed_server_config {
 	/* Call feed_snapshot_vm for each VM. */
 	void (*snapshot)(struct feed_server *s, void *ctx);
 	void *ctx;
+	/* A user beside root and ours who may subscribe (vminfod's own); the socket becomes his. */
+	bool has_reader;
+	uid_t reader;
 };
 
-/* Only root and our own user may subscribe (SO_PEERCRED). */
+/* Only root, our own user and config->reader may subscribe (SO_PEERCRED). path and daemon are
+ * borrowed and must outlive the server. */
 int feed_server_new(sd_event *event, const struct feed_server_config *config,
 		    struct feed_server **ret, struct err *err);
-void feed_server_free(struct feed_server *s);
+void feed_server_free(struct feed_server *s); /* forgets all waits: their done will not run */
 
 /* Publish; facts and cause are borrowed. Returns the line's sequence number, from 1. */
 uint64_t feed_vm(struct feed_server *s, const char *uuid, const json_t *facts);
@@ -45,8 +50,8 @@ uint64_t feed_seq(const struct feed_server *s);
 
 /*
  * done(ctx, confirmed) once the subscriber that confirms (vminfod) has acknowledged seq, or
- * FEED_CONFIRM_MS have passed, or none is attached (then confirmed is false). Never runs before
- * this returns.
+ * FEED_CONFIRM_MS have passed, or none is attached (then confirmed is false). With several that
+ * confirm, all must. Never runs before this returns; w is dead once done runs.
  */
 struct feed_wait;
 struct feed_wait *feed_when_seen(struct feed_server *s, uint64_t seq,
