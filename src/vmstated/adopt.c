@@ -68,6 +68,8 @@ static void take_up_running(struct guest *g, const json_t *j)
 
 	if (monitor_open(g, &err) < 0 || console_open(g, &err) < 0)
 		log_warn("vm=%s %s", g->uuid, err.msg);
+	if (g->launched)
+		monitor_wait_ready(g);
 	log_info("vm=%s adopted pid=%d state=%s", g->uuid, (int)g->pid, sup_states[g->state].label);
 }
 

@@ -144,12 +144,8 @@ static void take_line(struct console_relay *c)
 	if (c->line.len > 0)
 		guestlog_line(g, "console", c->line.data, c->line.len);
 	if (!g->ready && vm && vm->readyline && c->line.len > 0 &&
-	    strstr(c->line.data, vm->readyline)) {
-		g->ready = true;
-		log_info("vm=%s ready", g->uuid);
-		guest_save(g);
-		guest_publish(g);
-	}
+	    strstr(c->line.data, vm->readyline))
+		guest_now_ready(g);
 	c->line.len = 0;
 }
 

@@ -176,6 +176,9 @@ int guest_watch_qemu(struct guest *g, pid_t pid, uint64_t start, struct err *err
 /* --- monitor.c --- */
 int monitor_open(struct guest *g, struct err *err);
 void monitor_close(struct guest *g);
+void monitor_let_go(struct guest *g);     /* QEMU was started paused */
+void monitor_wait_ready(struct guest *g); /* without readyline: after some time of running */
+void guest_now_ready(struct guest *g);
 void monitor_update_action(struct guest *g);
 
 /* --- stop.c --- */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hooks: the executable named after the state, then those in STATE.d in order, one at a time per VM. A
- * hook's output goes through two FIFOs that it holds open itself, so that it outlives us without
- * SIGPIPE and a background process of it cannot keep us waiting: its own end is what counts.
- * Source: design 5, vmstated(8) "Hook Scripts".
+ * Hooks: the executable named after the state, then those in STATE.d in order, one at a time per
+ * VM. A hook's output goes through two FIFOs that it holds open itself, so that it outlives us
+ * without SIGPIPE and a background process of it cannot keep us waiting: its own end is what
+ * counts. Source: design 5, vmstated(8) "Hook Scripts".
  */
 #include <dirent.h>
 #include <errno.h>

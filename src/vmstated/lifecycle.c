@@ -94,6 +94,7 @@ static void now_running(struct guest *g)
 	g->boot_wall_ms = clock_wall_ms();
 	g->last_reset_ms = 0;
 	g->first_resets = 0;
+	monitor_let_go(g);
 	if (g->restarting)
 		guest_enter(g, SUP_RESTARTED, "restart");
 	else

@@ -74,6 +74,7 @@ static int on_scan(sd_event_source *source, uint64_t usec, void *userdata)
 	struct supervisor *sup = userdata;
 	size_t lost = catalog_scan(sup->catalog, SCAN_FILES);
 
+	supervisor_trim_records(sup);
 	if (lost)
 		log_warn("scan found %zu changes no event told of", lost);
 	(void)timer_set(sup->event, &sup->scan_timer, SCAN_MS, on_scan, sup);

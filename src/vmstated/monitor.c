@@ -20,6 +20,7 @@
 
 #define ANSWER_MS 2000u /* silence after which a guest is named unresponsive */
 #define RETRY_MS  500u
+#define READY_MS  30000u /* of running make a guest ready that says nothing itself */
 
 static void set_silent(struct guest *g, bool silent)
 {
@@ -45,6 +46,7 @@ static void on_status(void *ctx, int r, const json_t *value, const struct err *e
 	(void)snprintf(g->run_state, sizeof(g->run_state), "%s", json_get_str(value, "status", ""));
 	if (!g->launched) {
 		g->launched = true;
+		guest_launch_cleanup(g);
 		(void)guest_dispatch(g, EV_LAUNCHED, NULL);
 	} else {
 		guest_publish(g);
@@ -182,6 +184,40 @@ void monitor_close(struct guest *g)
 	if (g->mon)
 		qmp_free(g->mon);
 	g->mon = NULL;
+}
+
+static int long_enough(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	guest_now_ready(userdata);
+	return 0;
+}
+
+void guest_now_ready(struct guest *g)
+{
+	g->ready = true;
+	log_info("vm=%s ready", g->uuid);
+	guest_save(g);
+	guest_publish(g);
+}
+
+void monitor_wait_ready(struct guest *g)
+{
+	const struct vm *vm = guest_vm(g);
+	uint64_t up = clock_ms() - g->boot_ms;
+
+	if (g->ready || !vm || vm->readyline)
+		return;
+	(void)timer_set(g->sup->event, &g->ready_timer, up < READY_MS ? READY_MS - up : 0,
+			long_enough, g);
+}
+
+void monitor_let_go(struct guest *g)
+{
+	monitor_wait_ready(g);
+	if (g->mon)
+		(void)qmp_send(g->mon, "cont", NULL, -1, ANSWER_MS, NULL, NULL);
+	(void)snprintf(g->run_state, sizeof(g->run_state), "running");
+	monitor_update_action(g);
 }
 
 /* When something waits for a new process, the guest's own reboot becomes one. */

@@ -11,7 +11,7 @@
 #include "base/strbuf.h"
 #include "base/uuid.h"
 #include "net/feed.h"
-#include "qemu/qmp.h"
+#include "qemu/recorder.h"
 #include "store/catalog.h"
 #include "vmstated/guest.h"
 #include "vmstated/supervisor.h"
@@ -192,5 +192,15 @@ void supervisor_snapshot(struct feed_server *feed, void *ctx)
 
 		feed_snapshot_vm(feed, g->uuid, facts);
 		json_decref(facts);
+	}
+}
+
+void supervisor_trim_records(struct supervisor *sup)
+{
+	for (struct guest *g = sup->guests; g; g = g->next) {
+		AUTO_FREE char *dir = g->pid > 0 ? path_of_run(&sup->paths, g->uuid, NULL) : NULL;
+
+		if (dir)
+			recorder_trim(dir);
 	}
 }

@@ -12,3 +12,5 @@ void supervisor_on_problem(void *ctx, const char *file, const char *text);
 void supervisor_snapshot(struct feed_server *feed, void *ctx);
 /* Frees what we hold of the guests; the guests themselves run on. */
 void supervisor_free_guests(struct supervisor *sup);
+/* Bound the recorders' files of running guests. */
+void supervisor_trim_records(struct supervisor *sup);

@@ -52,7 +52,7 @@ def test_walk_by_hand(suite, guest_images):
 
 def test_hook_environment_and_output(suite, guest_images):
     text = 'echo "dir=$PWD taps=[$VM_TAPS] pid=[$VM_PID] uuid=$VM_UUID config=$VM_CONFIG"; echo bad >&2'
-    suite.start("vmstated")
+    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest(), hooks={"start_network": text,
                                                           "start_network.d/10-more": "echo more",
                                                           "running": 'echo "pid=[$VM_PID]"'})
@@ -72,7 +72,7 @@ def test_hook_environment_and_output(suite, guest_images):
 def test_failing_start_hook_undoes_and_fails(suite, hook, undo):
     hooks = {name: NOTE for name in HOOKS + ["failed"]}
     hooks[hook] = NOTE + "; exit 3"
-    suite.start("vmstated")
+    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest(), hooks=hooks)
     done = suite.vmstatedctl("start", "web0", check=1)
     assert f"{hook} exited with status 3" in done.stderr
@@ -101,7 +101,7 @@ def test_hanging_hook_is_killed_and_others_go_on(suite, guest_images):
 
 
 def test_hook_leaves_daemon_holding_its_pipe(suite, guest_images):
-    suite.start("vmstated")
+    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest(), hooks={
         "start_network": "tail -f /dev/null &\nexit 0", "stop_network": "kill %1 2>/dev/null; exit 0"})
     suite.vmstatedctl("start", "web0", seconds=30)
@@ -283,7 +283,7 @@ def test_vanished_definition_leaves_the_guest_running(suite, guest_images):
 
 
 def test_duplicate_name_keeps_the_first(suite):
-    suite.start("vmstated")
+    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", "web0 { ram = 128; }")
     suite.write_definition("web0", "web0 { ram = 256; }", directory="other")
     status = suite.http("vmstated", "GET", "/status").json()
@@ -294,7 +294,7 @@ def test_duplicate_name_keeps_the_first(suite):
 
 @pytest.mark.parametrize("mode,what", [(0o644, "not executable"), (0o777, "writable by others")])
 def test_hook_that_may_not_run_is_named(suite, mode, what):
-    suite.start("vmstated")
+    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest())
     suite.write_hook(suite.etc / "web0", "start_network", "exit 0", mode)
     done = suite.vmstatedctl("start", "web0", check=1)
@@ -302,7 +302,7 @@ def test_hook_that_may_not_run_is_named(suite, mode, what):
 
 
 def test_missing_image_is_named(suite):
-    suite.start("vmstated")
+    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest(disk=['root { path = "/nowhere/disk.img"; }']))
     done = suite.vmstatedctl("start", "web0", check=1)
     assert "/nowhere/disk.img" in done.stderr and "disks[0]" in done.stderr
@@ -310,14 +310,14 @@ def test_missing_image_is_named(suite):
 
 def test_missing_qemu_is_named(suite):
     suite.env["DROVER_QEMU"] = "/nowhere/qemu-system-x86_64"
-    suite.start("vmstated")
+    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest())
     done = suite.vmstatedctl("start", "web0", check=1)
     assert "/nowhere/qemu-system-x86_64" in done.stderr and "install" in done.stderr
 
 
 def test_requests_that_are_no_commands(suite):
-    suite.start("vmstated")
+    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest())
     for method, target, body, status in [
             ("GET", "/vms/nobody", None, 404), ("POST", "/vms/nobody/start", "{}", 404),
