@@ -173,6 +173,39 @@ struct prop_set *elem_given(const struct prop_table *t, const void *element)
 	return (struct prop_set *)(void *)((char *)element + t->given_at);
 }
 
+static struct ucl_names *spelled(const struct prop_table *t, const void *element)
+{
+	return (struct ucl_names *)(void *)((char *)element + t->spelled_at);
+}
+
+const char *elem_spelling(const struct prop_table *t, const void *element, const struct prop *row)
+{
+	size_t bit = row_index(t, row);
+
+	if (given_get(&spelled(t, element)->ucl, bit))
+		return row->ucl;
+	return given_get(&spelled(t, element)->ucl2, bit) ? row->ucl2 : row->name;
+}
+
+void elem_spelled(const struct prop_table *t, void *element, const struct prop *row,
+		  const char *name)
+{
+	size_t bit = row_index(t, row);
+
+	given_set(&spelled(t, element)->ucl, bit, str_eq(row->ucl, name));
+	given_set(&spelled(t, element)->ucl2, bit, str_eq(row->ucl2, name));
+}
+
+bool prop_same(const struct prop *row, const void *a, const void *b)
+{
+	json_t *x = prop_json(row, a), *y = prop_json(row, b);
+	bool same = x && y ? json_equal(x, y) : x == y;
+
+	json_decref(x);
+	json_decref(y);
+	return same;
+}
+
 void prop_reset(const struct prop *row, void *element)
 {
 	void *at = row_at(row, element);

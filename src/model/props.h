@@ -86,9 +86,10 @@ struct prop_table {
 	const char *what; /* "vm", "disks", "nics", "consoles" */
 	const struct prop *rows;
 	size_t count;
-	const char *key; /* name of the identifying property: "path", "mac" */
-	const char *one; /* "disk", "NIC": one element, for messages */
-	size_t given_at; /* offset of struct prop_set given */
+	const char *key;   /* name of the identifying property: "path", "mac" */
+	const char *one;   /* "disk", "NIC": one element, for messages */
+	size_t given_at;   /* offset of struct prop_set given */
+	size_t spelled_at; /* offset of struct ucl_names spelled */
 };
 
 extern const struct prop_table vm_props, disk_props, nic_props, console_props;

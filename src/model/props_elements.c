@@ -171,6 +171,7 @@ const struct prop_table disk_props = {
 	.count = ARRAY_SIZE(disk_rows),
 	.key = "path",
 	.given_at = offsetof(struct disk, given),
+	.spelled_at = offsetof(struct disk, spelled),
 };
 
 const struct prop_table nic_props = {
@@ -180,6 +181,7 @@ const struct prop_table nic_props = {
 	.count = ARRAY_SIZE(nic_rows),
 	.key = "mac",
 	.given_at = offsetof(struct nic, given),
+	.spelled_at = offsetof(struct nic, spelled),
 };
 
 const struct prop_table console_props = {
@@ -189,4 +191,5 @@ const struct prop_table console_props = {
 	.count = ARRAY_SIZE(console_rows),
 	.key = "name",
 	.given_at = offsetof(struct console, given),
+	.spelled_at = offsetof(struct console, spelled),
 };

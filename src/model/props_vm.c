@@ -366,4 +366,5 @@ const struct prop_table vm_props = {
 	.count = ARRAY_SIZE(rows),
 	.key = "uuid",
 	.given_at = offsetof(struct vm, given),
+	.spelled_at = offsetof(struct vm, spelled),
 };

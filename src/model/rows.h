@@ -60,6 +60,11 @@ bool prop_at_given(const struct prop_table *t, const void *element, size_t at);
 /* The set of given rows of an element of this table. */
 struct prop_set *elem_given(const struct prop_table *t, const void *element);
 
+/* The name the row has in the element's definition file. */
+const char *elem_spelling(const struct prop_table *t, const void *element, const struct prop *row);
+void elem_spelled(const struct prop_table *t, void *element, const struct prop *row,
+		  const char *name);
+
 /* Lists of elements of a VM: the table of a PROP_DISKS, PROP_NICS, PROP_CONSOLES row. */
 const struct prop_table *row_elements(const struct prop *row);
 struct elem_list {
@@ -69,6 +74,10 @@ struct elem_list {
 struct elem_list vm_elements(const struct vm *vm, const struct prop_table *t);
 void *vm_add_element(struct vm *vm, const struct prop_table *t); /* NULL when full */
 void vm_drop_element(struct vm *vm, const struct prop_table *t, size_t index);
+/* Index of the element of this name, -1. */
+long vm_element_named(const struct vm *vm, const struct prop_table *t, const char *name);
+/* Same value, given or not; for members of rows before PROP_DISKS. */
+bool prop_same(const struct prop *row, const void *a, const void *b);
 /* The element's name member, NULL while it has none. */
 char **elem_name(const struct prop_table *t, void *element);
 /* Where in its definition file it stands: keys below the VM's section; empty: nowhere yet. */

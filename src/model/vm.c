@@ -145,6 +145,19 @@ void vm_drop_element(struct vm *vm, const struct prop_table *t, size_t index)
 	items_put(vm, k, items, count - 1);
 }
 
+long vm_element_named(const struct vm *vm, const struct prop_table *t, const char *name)
+{
+	struct elem_list list = vm_elements(vm, t);
+
+	for (size_t i = 0; i < list.count; i++) {
+		const char *other = *elem_name(t, list.items[i]);
+
+		if (name && other && strcmp(name, other) == 0)
+			return (long)i;
+	}
+	return -1;
+}
+
 struct disk *vm_add_disk(struct vm *vm)
 {
 	return vm_add_element(vm, &disk_props);
