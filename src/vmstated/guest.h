@@ -28,6 +28,7 @@ struct guest;
 struct hook_run;
 struct http_server;
 struct qmp;
+struct sync_queue;
 struct waiter;
 
 /* What can happen to a guest; columns of the state table. */
@@ -125,6 +126,7 @@ struct supervisor {
 	bool caps_known;
 	char caps_error[256];
 	struct accel_state *accel;
+	struct sync_queue *sync;
 	uint64_t started_ms;
 	char boot_id[40];
 	bool autostart;
@@ -198,6 +200,11 @@ void guest_save_failed(struct guest *g); /* failure mode, on or off */
 void guest_forget_files(struct guest *g);
 void guest_mark_running(struct guest *g, bool running);
 void guest_check_mark(struct guest *g);
+
+/* --- sync.c --- */
+/* Make a file that was just written or replaced, and its directory, durable soon. */
+void sync_later(struct supervisor *sup, const char *path);
+void sync_free(struct supervisor *sup);
 
 /* --- adopt.c --- */
 void supervisor_adopt(struct supervisor *sup);

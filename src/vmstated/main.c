@@ -169,6 +169,7 @@ static void finish(struct supervisor *sup)
 	supervisor_free_guests(sup);
 	feed_server_free(sup->feed);
 	accel_free(sup);
+	sync_free(sup);
 	sd_event_source_disable_unref(sup->scan_timer);
 	sd_event_source_disable_unref(sup->catalog_source);
 	catalog_free(sup->catalog);

@@ -48,9 +48,12 @@ static void on_status(void *ctx, int r, const json_t *value, const struct err *e
 		g->launched = true;
 		guest_launch_cleanup(g);
 		(void)guest_dispatch(g, EV_LAUNCHED, NULL);
-	} else {
-		guest_publish(g);
+		return;
 	}
+	/* Killed between RUNNING and cont: let it go now. */
+	if (g->state == SUP_RUNNING && str_eq(g->run_state, "prelaunch"))
+		monitor_let_go(g);
+	guest_publish(g);
 }
 
 static void on_ready(void *ctx, struct qmp *q)
@@ -101,6 +104,7 @@ static void on_reset(struct guest *g, const json_t *data)
 	g->last_reset_ms = now;
 	g->last_reset_wall_ms = clock_wall_ms();
 	g->ready = false;
+	monitor_wait_ready(g);
 	guestlog_printf(g, "vmstated", "reset by the %s", by_guest ? "guest" : "host");
 	if (by_guest && now - before < 10000 && !budget_spend(g)) {
 		guest_fail(g, "the guest resets itself: more than %u times within %u s",

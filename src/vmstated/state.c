@@ -57,11 +57,11 @@ static json_t *state_json(const struct guest *g)
 	return j;
 }
 
-static void save_to(const struct guest *g, char *path, json_t *j, enum file_sync sync)
+static void save_to(const struct guest *g, const char *path, json_t *j)
 {
 	struct err err = {0};
 
-	if (state_write(path, STATE_VERSION, j, sync, &err) < 0)
+	if (state_write(path, STATE_VERSION, j, FILE_NO_SYNC, &err) < 0)
 		log_error("vm=%s state not written: %s", g->uuid, err.msg);
 }
 
@@ -75,7 +75,7 @@ void guest_save(struct guest *g)
 	if (dir_make(dir, 0711, &err) < 0)
 		log_error("vm=%s %s", g->uuid, err.msg);
 	else
-		save_to(g, path, j, FILE_NO_SYNC);
+		save_to(g, path, j);
 }
 
 int guest_load(struct guest *g, json_t **ret, struct err *err)
@@ -129,7 +129,8 @@ void guest_save_exit(struct guest *g)
 		return; /* deleted under us */
 	if (g->end.has_status)
 		json_put_int(j, "status", g->end.status);
-	save_to(g, path, j, FILE_SYNC);
+	save_to(g, path, j);
+	sync_later(g->sup, path);
 }
 
 static void load_failed(struct guest *g)
@@ -177,18 +178,20 @@ void guest_save_failed(struct guest *g)
 		return;
 	j = json_pack("{s:s, s:I}", "reason", g->failed ? g->failed : "", "time_ms",
 		      (json_int_t)clock_wall_ms());
-	save_to(g, path, j, FILE_SYNC);
+	save_to(g, path, j);
+	sync_later(g->sup, path);
 }
 
 void guest_mark_running(struct guest *g, bool running)
 {
 	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "running");
 
-	if (running)
-		(void)file_write(path, g->sup->boot_id, strlen(g->sup->boot_id), 0600, FILE_SYNC,
-				 NULL);
-	else
+	if (!running) {
 		(void)unlink(path);
+		return;
+	}
+	(void)file_write(path, g->sup->boot_id, strlen(g->sup->boot_id), 0600, FILE_NO_SYNC, NULL);
+	sync_later(g->sup, path);
 }
 
 /* A mark of another boot: the host went down under the VM. */

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Files that must survive a power cut are written at once and made durable by a child process:
+ * fsync takes milliseconds, and the loop waits for no disk.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "vmstated/guest.h"
+
+#define SYNC_MAX 64 /* paths of one child; more than that waiting is one sync of everything */
+#define SYNC_MS  60000u
+
+struct sync_queue {
+	struct supervisor *sup;
+	struct child *child;
+	char *paths[SYNC_MAX];
+	size_t count;
+	bool all;
+};
+
+static void next_batch(struct sync_queue *q);
+
+static void batch_done(void *ctx, const struct child_exit *how, const char *out, const char *errors)
+{
+	struct sync_queue *q = ctx;
+
+	q->child = NULL;
+	if (!how->known || how->code != CLD_EXITED || how->status != 0)
+		log_debug("sync: %s", errors); /* a file may be gone again by now */
+	next_batch(q);
+}
+
+static void next_batch(struct sync_queue *q)
+{
+	const char *argv[SYNC_MAX + 2] = {"sync"};
+	struct child_spec spec = {
+		.argv = argv, .in = -1, .out = -1, .errfd = -1, .timeout_ms = SYNC_MS};
+	struct err err = {0};
+
+	if (q->child || (q->count == 0 && !q->all))
+		return;
+	for (size_t i = 0; i < q->count && !q->all; i++)
+		argv[i + 1] = q->paths[i];
+	if (child_run(q->sup->event, &spec, 4096, batch_done, q, &q->child, &err) < 0)
+		log_warn("cannot make files durable: %s", err.msg);
+	while (q->count > 0)
+		free(q->paths[--q->count]);
+	q->all = false;
+}
+
+static void add(struct sync_queue *q, char *path)
+{
+	if (q->count < SYNC_MAX) {
+		q->paths[q->count++] = path;
+	} else {
+		q->all = true;
+		free(path);
+	}
+}
+
+void sync_later(struct supervisor *sup, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (!sup->sync) {
+		sup->sync = xcalloc(1, sizeof(*sup->sync));
+		sup->sync->sup = sup;
+	}
+	add(sup->sync, xstrdup(path));
+	if (slash)
+		add(sup->sync, xstrndup(path, (size_t)(slash - path)));
+	next_batch(sup->sync);
+}
+
+void sync_free(struct supervisor *sup)
+{
+	struct sync_queue *q = sup->sync;
+
+	if (!q)
+		return;
+	if (q->child)
+		child_forget(q->child);
+	while (q->count > 0)
+		free(q->paths[--q->count]);
+	free(q);
+	sup->sync = NULL;
+}
