@@ -160,7 +160,7 @@ static int forward(struct act *a, struct http_request *req, struct err *err)
 	if (r < 0)
 		return r;
 	/* The original's clients must say it; ours may leave it to the VM's stoptimeout. */
-	if (str_eq(a->action->name, "stop") && timeout_s < 0 && !force && !a->wait)
+	if (str_eq(a->action->name, "stop") && timeout_s < 0 && !force && !http_query(req, "wait"))
 		return err_set(err, EINVAL, "stopVM() requires timeout to be set.");
 	spec.command = a->command;
 	spec.body = json_object();

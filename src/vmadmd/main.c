@@ -18,6 +18,7 @@
 #include "daemon/daemon.h"
 #include "net/feed.h"
 #include "store/catalog.h"
+#include "store/write.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/vmadmd.h"
 
@@ -115,7 +116,9 @@ static int open_definitions(struct vmadmd *d, struct err *err)
 
 	if (r < 0)
 		return r;
-	r = catalog_load(d->catalog, err);
+	r = store_recover(d->paths, err);
+	if (r == 0)
+		r = catalog_load(d->catalog, err);
 	if (r < 0)
 		return r;
 	marks_clean(d);

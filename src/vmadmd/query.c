@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "model/vm.h"
+#include "store/catalog.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/info.h"
 #include "vmadmd/vmadmd.h"
@@ -25,6 +26,7 @@ struct info_query {
 
 struct info {
 	struct http_request *req; /* NULL: the client left */
+	struct guest *g;
 	char *name;
 	struct info_query queries[INFO_TYPE_COUNT];
 	json_t *members[INFO_TYPE_COUNT];
@@ -82,16 +84,54 @@ static void on_gone(struct http_request *req, void *ctx)
 	((struct info *)ctx)->req = NULL;
 }
 
-static json_t *vnc_member(const struct guest *g, const struct vm *vm)
+static json_t *vnc_member(const struct guest *g)
 {
+	const struct catalog_entry *e = catalog_by_uuid(g->d->catalog, g->uuid);
+	const char *password = e ? e->vm->vnc_password : NULL;
 	json_t *out = vnc_info(g);
 
-	if (json_object_size(out) > 0 && vm && vm->vnc_password && *vm->vnc_password)
-		json_put_str(out, "password", vm->vnc_password);
+	if (json_object_size(out) > 0 && password && *password)
+		json_put_str(out, "password", password);
 	return out;
 }
 
-static void info_start(struct info *info, struct guest *g, const struct vm *vm, unsigned mask)
+static void on_vnc_settled(void *ctx)
+{
+	struct info_query *query = ctx;
+	struct info *info = query->info;
+
+	info->members[query->type] = vnc_member(info->g);
+	if (--info->waiting == 0)
+		info_end(info);
+}
+
+/* QEMU answers: the listener is there, or about to be. */
+static void on_vnc_ready(void *ctx, int r, const json_t *value, const struct err *err)
+{
+	struct info_query *query = ctx;
+
+	if (r < 0)
+		info_fail(query->info, r, "query-vnc", err);
+	if (r == 0)
+		vnc_reload(query->info->g, on_vnc_settled, query);
+	else
+		on_vnc_settled(query);
+}
+
+/* The listener is ours, but it opens only when QEMU answers: right after a start, wait for it. */
+static void ask_vnc(struct info *info, size_t type)
+{
+	struct info_query *query = &info->queries[type];
+	struct err err = {0};
+
+	info->waiting++;
+	if (monitor_ready(info->g))
+		vnc_reload(info->g, on_vnc_settled, query);
+	else if (monitor_send(info->g, "query-vnc", NULL, -1, on_vnc_ready, query, &err) < 0)
+		on_vnc_settled(query);
+}
+
+static void info_start(struct info *info, unsigned mask)
 {
 	struct err err = {0};
 
@@ -101,12 +141,12 @@ static void info_start(struct info *info, struct guest *g, const struct vm *vm, 
 		if (!(mask & 1u << i))
 			continue;
 		if (!info_types[i].command) {
-			info->members[i] = vnc_member(g, vm);
+			ask_vnc(info, i);
 			continue;
 		}
 		info->waiting++;
-		if (monitor_send(g, info_types[i].command, NULL, -1, on_answer, &info->queries[i],
-				 &err) < 0) {
+		if (monitor_send(info->g, info_types[i].command, NULL, -1, on_answer,
+				 &info->queries[i], &err) < 0) {
 			info->waiting--;
 			info_fail(info, -EIO, info_types[i].command, &err);
 		}
@@ -144,7 +184,8 @@ void handle_info(struct http_request *req, void *ctx)
 	}
 	info = xcalloc(1, sizeof(*info));
 	info->req = req;
+	info->g = g;
 	info->name = xstrdup(target.vm ? target.vm->name : target.uuid);
 	http_on_gone(req, on_gone, info);
-	info_start(info, g, target.vm, mask);
+	info_start(info, mask);
 }
