@@ -48,7 +48,13 @@ static int check(struct change *c, struct err *err)
 	if (e->vm->indestructible_delegated)
 		return err_set(err, EBUSY, "indestructible_delegated is set, cannot delete");
 	c->old = vm_copy(e->vm);
-	return c->old->made_by_us ? 0 : check_alone(c, err);
+	if (c->old->made_by_us)
+		return 0;
+	if (e->error)
+		return err_set(err, EBUSY,
+			       "the definition of VM %s is broken, repair it first: %.300s",
+			       c->uuid, e->error);
+	return check_alone(c, err);
 }
 
 static void on_stopped(void *ctx, int r, int status, const char *body, const struct err *err)
@@ -125,7 +131,8 @@ static void clean_run(struct change *c)
 {
 	static const char *const ours[] = {"vmadmd.state", "vm.ppm"};
 	AUTO_FREE char *dir = path_of_run(c->d->paths, c->uuid, NULL);
-	AUTO_FREE char *lock = xasprintf("%s.change", dir); /* of store_lock; we are its only user */
+	AUTO_FREE char *lock =
+		xasprintf("%s.change", dir); /* of store_lock; we are its only user */
 
 	(void)unlink(lock);
 	for (size_t i = 0; i < ARRAY_SIZE(ours); i++) {
