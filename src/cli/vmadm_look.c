@@ -43,8 +43,11 @@ int cmd_info(struct cli *cli)
 	AUTO_FREE char *query = info_query(cli), *suffix = xasprintf("/info%s", query);
 	AUTO_FREE char *target = request_target("/vm/", id, suffix);
 	AUTO_FREE char *prefix = xasprintf("Unable to get VM info for VM %s: ", id);
-	struct request rq = {
-		.peer = PEER_VMADMD, .method = "GET", .target = target, .limit_ms = READ_LIMIT_MS};
+	struct request rq = {.peer = PEER_VMADMD,
+			     .method = "GET",
+			     .target = target,
+			     .limit_ms = READ_LIMIT_MS,
+			     .silent = "Unable to get info from vmadmd, query returned @."};
 	struct client_reply reply;
 	struct err err = {0};
 	struct slice info;
