@@ -65,10 +65,17 @@ static void subscriber_free(struct subscriber *sub)
 	free(sub);
 }
 
-/* Everybody who waits may have to look again. */
+static int on_settle(sd_event_source *source, void *ctx);
+
+/*
+ * Everybody who waits may have to look again. A new source each time: sd-event keeps a defer
+ * source's place in the queue from its making on, so one that is armed again and again would
+ * starve every other source.
+ */
 static void settle_soon(struct feed_server *s)
 {
-	(void)sd_event_source_set_enabled(s->settle, SD_EVENT_ONESHOT);
+	if (!s->settle)
+		(void)sd_event_add_defer(s->event, &s->settle, on_settle, s);
 }
 
 static void break_off(struct subscriber *sub, const char *why)
@@ -368,7 +375,10 @@ static void settle(struct feed_server *s)
 
 static int on_settle(sd_event_source *source, void *ctx)
 {
-	settle(ctx);
+	struct feed_server *s = ctx;
+
+	s->settle = sd_event_source_disable_unref(s->settle);
+	settle(s);
 	return 0;
 }
 
@@ -409,10 +419,6 @@ static int add_sources(struct feed_server *s)
 {
 	int r = sd_event_add_io(s->event, &s->accept, s->fd, EPOLLIN, on_accept, s);
 
-	if (r >= 0)
-		r = sd_event_add_defer(s->event, &s->settle, on_settle, s);
-	if (r >= 0)
-		r = sd_event_source_set_enabled(s->settle, SD_EVENT_OFF);
 	if (r >= 0)
 		r = sd_event_add_time(s->event, &s->timer, CLOCK_BOOTTIME, 0, TIMER_US, on_timer,
 				      s);

@@ -30,11 +30,30 @@
 
 static void run(struct http_server *s);
 
+static int on_soon(sd_event_source *source, void *ctx)
+{
+	struct http_server *s = ctx;
+
+	s->soon = sd_event_source_disable_unref(s->soon);
+	run(s);
+	return 0;
+}
+
+/*
+ * A new source each time: sd-event keeps a defer source's place in the queue from its making on,
+ * so one that is armed again and again would starve every other source.
+ */
+static void run_soon(struct http_server *s)
+{
+	if (!s->soon)
+		(void)sd_event_add_defer(s->event, &s->soon, on_soon, s);
+}
+
 void http_kick(struct http_server *s)
 {
 	s->again = true;
 	if (!s->in_run)
-		(void)sd_event_source_set_enabled(s->soon, SD_EVENT_ONESHOT);
+		run_soon(s);
 }
 
 void http_conn_break(struct http_conn *conn)
@@ -85,16 +104,10 @@ static void run(struct http_server *s)
 	if (s->eofs && !more)
 		break_ended(s);
 	if (more)
-		(void)sd_event_source_set_enabled(s->soon, SD_EVENT_ONESHOT);
+		run_soon(s);
 }
 
 static int on_mhd(sd_event_source *source, int fd, uint32_t events, void *ctx)
-{
-	run(ctx);
-	return 0;
-}
-
-static int on_soon(sd_event_source *source, void *ctx)
 {
 	run(ctx);
 	return 0;
@@ -372,10 +385,6 @@ static int add_sources(struct http_server *s)
 	r = sd_event_add_io(s->event, &s->mhd_io, info->epoll_fd, EPOLLIN, on_mhd, s);
 	if (r >= 0)
 		r = sd_event_add_io(s->event, &s->watch_io, s->watch_fd, EPOLLIN, on_hup, s);
-	if (r >= 0)
-		r = sd_event_add_defer(s->event, &s->soon, on_soon, s);
-	if (r >= 0)
-		r = sd_event_source_set_enabled(s->soon, SD_EVENT_OFF);
 	if (r >= 0)
 		r = sd_event_add_time(s->event, &s->sweep, CLOCK_BOOTTIME, 0, 50000, on_sweep, s);
 	if (r >= 0)

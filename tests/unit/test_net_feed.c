@@ -160,6 +160,27 @@ static void nobody_attached(void **state)
 	UNTIL(&rig->place, rig->unconfirmed == 1);
 }
 
+static void on_seen_again(void *ctx, bool confirmed)
+{
+	struct rig *rig = ctx;
+
+	on_seen(ctx, confirmed);
+	if (!confirmed)
+		(void)feed_when_seen(rig->server, feed_gone(rig->server, "x"), on_seen_again, rig);
+}
+
+/* A defer source armed again from its own callback once kept the listener from its turn. */
+static void waits_in_a_row_starve_nobody(void **state)
+{
+	struct rig *rig = *state;
+
+	start_server(rig);
+	(void)feed_when_seen(rig->server, 0, on_seen_again, rig);
+	start_client(rig);
+	UNTIL(&rig->place, rig->confirmed == 1);
+	assert_true(rig->unconfirmed > 0);
+}
+
 /* A subscriber on a plain socket; its answers are in sb. */
 static int plain(struct rig *rig, struct strbuf *sb)
 {
@@ -338,6 +359,7 @@ int main(void)
 		CASE(drain_takes_what_is_there),
 		CASE(acknowledged),
 		CASE(nobody_attached),
+		CASE(waits_in_a_row_starve_nobody),
 		CASE(greeting_text),
 		CASE(silent_subscriber_costs_a_second),
 		CASE(subscriber_leaves_during_a_wait),
