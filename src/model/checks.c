@@ -15,6 +15,7 @@
 #include "base/problems.h"
 #include "base/strbuf.h"
 #include "base/uuid.h"
+#include "model/checks.h"
 #include "model/rows.h"
 #include "model/value.h"
 

@@ -207,7 +207,7 @@ static void finish_ips(struct nic *n)
 			return;
 		}
 	}
-	if (!NIC_GIVEN(n, ip))
+	if (!NIC_GIVEN(n, ip) || !n->ip)
 		return;
 	if (is_static && strchr(n->ip, '/')) {
 		AUTO_FREE char *cidr = xstrdup(n->ip);

@@ -12,6 +12,7 @@
 #include "base/problems.h"
 #include "base/strbuf.h"
 #include "base/uuid.h"
+#include "model/checks.h"
 #include "model/model.h"
 #include "model/rows.h"
 #include "model/value.h"
@@ -60,6 +61,7 @@ static void read_value(struct reader *r, const struct prop *row, const char *key
 	size_t bit = row_index(r->t, row);
 	AUTO_FREE char *where = ucl_where(&v->pos);
 
+	given_set(elem_given(r->t, r->el), bit, true);
 	if (v->type == UCL_ARRAY && v->implicit && row->type != PROP_LIST) {
 		problem_twice(r->p, key, &v->items[0]->key, &v->items[1]->key);
 		return;
@@ -100,6 +102,19 @@ static void read_members(struct reader *r, const struct ucl_value *v)
 
 /* --- elements --- */
 
+/*
+ * In `disks [ ... ]` only the place would be left to tell disks apart: removing the first would
+ * hand its file to the second.
+ */
+static void check_identity(const struct disk *d, const struct ucl_value *v, struct problems *p)
+{
+	AUTO_FREE char *where = ucl_where(&v->pos);
+
+	if (!DISK_GIVEN(d, name) && !DISK_GIVEN(d, path))
+		problems_add(p, PROBLEM_MISSING, where, disk_props.what,
+			     "this disk has neither name nor path (want one of them)");
+}
+
 static void read_element(struct reader *parent, const struct prop *row, const char *name,
 			 const struct ucl_value *v, const char *const path[2])
 {
@@ -128,6 +143,8 @@ static void read_element(struct reader *parent, const struct prop *row, const ch
 		*elem_name(t, r.el) = xstrdup(name);
 	}
 	read_members(&r, v);
+	if (!name && t == &disk_props)
+		check_identity(r.el, v, parent->p);
 }
 
 /* `disk NAME { }`: the members of the value are the elements. */

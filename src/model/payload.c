@@ -45,6 +45,9 @@ void payload_member(const struct prop_table *t, void *el, const char *name, cons
 	if (row && str_eq(row->name, "block_size") && !(row->set & allowed))
 		problems_add(p, PROBLEM_BAD_PROPERTY, at, key,
 			     "cannot change .block_size for a disk after creation");
+	else if (row && !(row->set & allowed) && (row->set & ON_CREATE))
+		problems_add(p, PROBLEM_BAD_PROPERTY, at, key,
+			     "'%s' cannot be changed after creation", name);
 	else if (!row || !(row->set & allowed))
 		problem_unknown(t, name, false, at, key, p);
 	else if (t == &nic_props && row->at == offsetof(struct nic, primary) &&
@@ -89,7 +92,8 @@ static void add_element(struct vm *vm, const struct prop_table *t, const json_t 
 	void *el;
 
 	if (!json_is_object(j)) {
-		problems_add(p, PROBLEM_BAD_VALUE, where, NULL, "is not an object");
+		problems_add(p, PROBLEM_BAD_VALUE, where, t->what,
+			     "is not an object (want { ... } for each %s)", t->one);
 		return;
 	}
 	el = vm_add_element(vm, t);

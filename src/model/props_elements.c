@@ -6,6 +6,7 @@
 #include "model/props.h"
 
 #include "base/mem.h"
+#include "model/checks.h"
 #include "model/rows.h"
 
 #define D_STR(key, field)               ROW_STR(struct disk, key, field)

@@ -7,6 +7,7 @@
 #include "model/props.h"
 
 #include "base/mem.h"
+#include "model/checks.h"
 #include "model/rows.h"
 
 #define STR(key, field)               ROW_STR(struct vm, key, field)

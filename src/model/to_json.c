@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "model/checks.h"
 #include "model/model.h"
 #include "model/rows.h"
 

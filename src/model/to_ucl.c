@@ -93,8 +93,9 @@ static bool needs_name(const struct prop_table *t, const struct prop *row, const
 	return false;
 }
 
+/* Each member between before and after. */
 static void put_members(struct strbuf *sb, const struct prop_table *t, const void *el,
-			const char *indent)
+			const char *before, const char *after)
 {
 	for (size_t i = 0; i < t->count; i++) {
 		const struct prop *row = &t->rows[i];
@@ -106,9 +107,9 @@ static void put_members(struct strbuf *sb, const struct prop_table *t, const voi
 			continue;
 		if (row->type == PROP_STR && !*(char *const *)row_at(row, el))
 			continue;
-		strbuf_printf(sb, "%s%s = ", indent, row->name);
+		strbuf_printf(sb, "%s%s = ", before, row->name);
 		put_value(sb, row, el);
-		strbuf_puts(sb, ";\n");
+		strbuf_puts(sb, after);
 	}
 }
 
@@ -118,7 +119,7 @@ char *vm_to_ucl(const struct vm *vm)
 
 	put_key(&sb, vm->name);
 	strbuf_puts(&sb, " {\n");
-	put_members(&sb, &vm_props, vm, "\t");
+	put_members(&sb, &vm_props, vm, "\t", ";\n");
 	for (size_t i = 0; i < vm_props.count; i++) {
 		const struct prop *row = &vm_props.rows[i];
 		const struct prop_table *t = row_elements(row);
@@ -130,7 +131,7 @@ char *vm_to_ucl(const struct vm *vm)
 			strbuf_printf(&sb, "\t%s ", row->ucl);
 			put_key(&sb, *elem_name(t, list.items[k]));
 			strbuf_puts(&sb, " {\n");
-			put_members(&sb, t, list.items[k], "\t\t");
+			put_members(&sb, t, list.items[k], "\t\t", ";\n");
 			strbuf_puts(&sb, "\t}\n");
 		}
 	}
@@ -194,25 +195,48 @@ static void edit_members(struct vm_edits *e, const struct prop_table *t, const v
 	}
 }
 
+/* The same element in another copy of the VM: it has the same place in the file. */
+static void *at_place(const struct vm *vm, const struct prop_table *t, const struct str_list *place)
+{
+	struct elem_list list = vm_elements(vm, t);
+
+	for (size_t i = 0; i < list.count; i++) {
+		const struct str_list *at = elem_ucl_path(t, list.items[i]);
+
+		if (at->count == 2 && place->count == 2 && str_eq(at->items[0], place->items[0]) &&
+		    str_eq(at->items[1], place->items[1]))
+			return list.items[i];
+	}
+	return NULL;
+}
+
 /* Last ones first: numbers of those before stay right when an element of an array goes. */
 static void edit_old_elements(struct vm_edits *e, const struct prop_table *t, const struct vm *old,
 			      const struct vm *new, const char *section)
 {
-	struct elem_list a = vm_elements(old, t), b = vm_elements(new, t);
+	struct elem_list a = vm_elements(old, t);
 
 	for (size_t i = a.count; i-- > 0;) {
 		const struct str_list *at = elem_ucl_path(t, a.items[i]);
-		long other = vm_element_named(new, t, *elem_name(t, a.items[i]));
+		void *other = at_place(new, t, at);
 
 		if (at->count < 2)
 			continue;
-		if (other < 0)
+		if (!other)
 			add_edit(e, UCL_EDIT_REMOVE, section,
 				 (const char *const[]){at->items[0], at->items[1], NULL}, NULL);
 		else
-			edit_members(e, t, a.items[i], b.items[other], section,
+			edit_members(e, t, a.items[i], other, section,
 				     (const char *const[]){at->items[0], at->items[1]});
 	}
+}
+
+/* Elements that came from elsewhere than the definition, a configfile, are in both. */
+static bool at_configfile(const struct vm *old, const struct prop_table *t, const char *name)
+{
+	long index = vm_element_named(old, t, name);
+
+	return index >= 0 && elem_ucl_path(t, vm_elements(old, t).items[index])->count == 0;
 }
 
 static void edit_new_elements(struct vm_edits *e, const struct prop *row, const struct vm *old,
@@ -225,11 +249,11 @@ static void edit_new_elements(struct vm_edits *e, const struct prop *row, const 
 		const char *name = *elem_name(t, b.items[i]);
 		struct strbuf value = {0};
 
-		if (vm_element_named(old, t, name) >= 0)
+		if (elem_ucl_path(t, b.items[i])->count > 0 || at_configfile(old, t, name))
 			continue;
-		strbuf_puts(&value, "{\n");
-		put_members(&value, t, b.items[i], "\t\t");
-		strbuf_puts(&value, "\t}");
+		strbuf_putc(&value, '{');
+		put_members(&value, t, b.items[i], " ", ";");
+		strbuf_puts(&value, " }");
 		add_edit(e, UCL_EDIT_SET, section, (const char *const[]){row->ucl, name, NULL},
 			 strbuf_steal(&value));
 	}

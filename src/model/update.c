@@ -27,7 +27,7 @@ struct update {
 	json_t *object; /* old as JSON, made when needed */
 	const json_t *payload;
 	const char *state;
-	bool disks_refused; /* told once */
+	const char *refused; /* what was already refused about disks */
 	struct problems *p;
 };
 
@@ -66,11 +66,13 @@ static enum update_op op_of(const char *name, const struct prop **ret_row)
 /* --- plain properties --- */
 
 /* What cannot change may be repeated, as payloads made from "get" do. */
-static bool repeats(struct update *u, const char *name, const json_t *value)
+static bool repeats(struct update *u, const struct prop *row, const json_t *value)
 {
+	if (!(row->set & ON_CREATE))
+		return false;
 	if (!u->object)
 		u->object = vm_to_json(u->old, NULL, true);
-	return json_equal(json_object_get(u->object, name), value);
+	return json_equal(json_object_get(u->object, row->name), value);
 }
 
 static void refuse_plain(struct update *u, const struct prop *row, const char *name)
@@ -83,7 +85,7 @@ static void refuse_plain(struct update *u, const struct prop *row, const char *n
 		problems_add(u->p, PROBLEM_BAD_PROPERTY, name, name,
 			     "'%s' cannot be set as a whole (want set_%s or remove_%s)", name, name,
 			     name);
-	else if (row && (row->set & ON_CREATE) && row->type != PROP_RUNTIME)
+	else if (row && (row->set & ON_CREATE))
 		problems_add(u->p, PROBLEM_BAD_PROPERTY, name, name,
 			     "'%s' cannot be changed after creation", name);
 	else
@@ -96,7 +98,7 @@ static void set_plain(struct update *u, const struct prop *row, const char *name
 	size_t bit;
 
 	if (row_elements(row) || row->type == PROP_MAP || !(row->set & ON_UPDATE)) {
-		if (!repeats(u, name, value))
+		if (!repeats(u, row, value))
 			refuse_plain(u, row, name);
 		return;
 	}
@@ -173,11 +175,11 @@ static bool refuse_disks(struct update *u, const char *what)
 {
 	if (disks_may_change(u))
 		return false;
-	if (!u->disks_refused)
+	if (!str_eq(u->refused, what))
 		problems_add(u->p, PROBLEM_BAD_VALUE, NULL, "disks",
 			     "%s only allowed when state is \"stopped\", currently: %s (%s)", what,
 			     u->state, zone_state_of(u->state));
-	u->disks_refused = true;
+	u->refused = what;
 	return true;
 }
 
@@ -186,11 +188,10 @@ static long element_of(const struct vm *vm, const struct prop_table *t, const ch
 {
 	const struct prop *row = prop_find(t, t->key, false);
 	struct elem_list list = vm_elements(vm, t);
+	AUTO_FREE char *want = t == &nic_props ? mac_normal(key) : xstrdup(key);
 
 	for (size_t i = 0; i < list.count; i++) {
-		const char *text = *(char *const *)row_at(row, list.items[i]);
-
-		if (text && (t == &nic_props ? strcasecmp(text, key) : strcmp(text, key)) == 0)
+		if (str_eq(*(char *const *)row_at(row, list.items[i]), want))
 			return (long)i;
 	}
 	return -1;
@@ -305,13 +306,13 @@ static void change_element(struct update *u, const struct prop_table *t, const j
 	void *el;
 
 	if (!json_is_object(partial) || !key) {
-		problems_add(u->p, PROBLEM_MISSING, where, NULL,
+		problems_add(u->p, PROBLEM_MISSING, where, t->what,
 			     "has no %s (want an object with the %s of the %s to change)", t->key,
 			     t->key, t->one);
 		return;
 	}
 	if (index < 0) {
-		problems_add(u->p, PROBLEM_BAD_VALUE, where, NULL,
+		problems_add(u->p, PROBLEM_BAD_VALUE, where, t->what,
 			     "'%s' is the %s of no %s (want one that the VM has)", v, t->key,
 			     t->one);
 		return;
@@ -341,12 +342,29 @@ static void change_elements(struct update *u, const struct prop_table *t, const 
 	}
 }
 
+/*
+ * A name no disk has or had before this update: the path is made from it, and one that is removed
+ * in the same call must not be taken for the new one.
+ */
+static void name_disk(const struct update *u, struct disk *d)
+{
+	for (unsigned n = 0; !d->name; n++) {
+		AUTO_FREE char *name = xasprintf("disk%u", n);
+
+		if (vm_element_named(u->vm, &disk_props, name) < 0 &&
+		    vm_element_named(u->old, &disk_props, name) < 0)
+			d->name = steal_ptr(name);
+	}
+}
+
 static void add_elements(struct update *u, const struct prop_table *t, const char *name,
 			 const json_t *value)
 {
 	size_t before = vm_elements(u->vm, t).count;
 
 	payload_add_elements(u->vm, t, value, name, u->p);
+	for (size_t i = before; t == &disk_props && i < u->vm->ndisks; i++)
+		name_disk(u, u->vm->disks[i]);
 	for (size_t i = before; t == &nic_props && i < u->vm->nnics; i++) {
 		if (u->vm->nics[i]->primary)
 			move_primary(u->vm, u->vm->nics[i]);
@@ -430,6 +448,20 @@ static void move_limits(struct update *u)
 	drag(u, offsetof(struct vm, max_swap_mib), by);
 }
 
+/* A NIC known by its place in `nics [ ... ]` only: what was made from the place goes. */
+static void forget_place(struct nic *n)
+{
+	if (NIC_GIVEN(n, name) || n->ucl_path.count < 2 ||
+	    strspn(n->ucl_path.items[1], "0123456789") != strlen(n->ucl_path.items[1]) ||
+	    str_eq(n->ucl_path.items[1], n->name))
+		return;
+	replace_str(&n->name, NULL);
+	if (!NIC_GIVEN(n, interface))
+		replace_str(&n->interface, NULL);
+	if (!NIC_GIVEN(n, mac))
+		replace_str(&n->mac, NULL);
+}
+
 /* Members that follow from others are worked out anew by vm_finish. */
 static void forget_derived(struct vm *vm)
 {
@@ -438,6 +470,7 @@ static void forget_derived(struct vm *vm)
 			unset(&disk_props, vm->disks[i], offsetof(struct disk, model));
 	}
 	for (size_t i = 0; i < vm->nnics; i++) {
+		forget_place(vm->nics[i]);
 		if (!NIC_GIVEN(vm->nics[i], model) && vm->nic_driver)
 			unset(&nic_props, vm->nics[i], offsetof(struct nic, model));
 	}

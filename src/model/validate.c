@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "base/problems.h"
 #include "base/strbuf.h"
+#include "model/checks.h"
 #include "model/model.h"
 #include "model/rows.h"
 #include "model/value.h"
@@ -36,6 +37,8 @@ void slot_check(const struct slot *s)
 
 	if (row->type >= PROP_DISKS || row->type == PROP_MAP || prop_is_default(row, s->el))
 		return;
+	if (row->check == check_name && !prop_given(s->t, elem_given(s->t, s->el), row))
+		return; /* a section's name was judged where it stands */
 	if (row->type == PROP_LIST) {
 		struct str_list *list = at;
 

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +15,7 @@
 #include "base/mem.h"
 #include "base/problems.h"
 #include "base/strbuf.h"
+#include "model/checks.h"
 #include "model/rows.h"
 #include "ucl/ucl.h"
 
@@ -100,16 +100,27 @@ static int check_text(const struct slot *s, const char *text)
 	return s->p->errors == before ? 0 : -EINVAL;
 }
 
-/* Lower case, as uuids and MACs are compared; octets of a MAC get two digits. */
+char *mac_normal(const char *text)
+{
+	struct strbuf sb = {0};
+	const char *c = text;
+
+	while (*c) {
+		char *end;
+
+		strbuf_printf(&sb, "%s%02lx", sb.len ? ":" : "", strtoul(c, &end, 16) & 0xff);
+		c = *end ? end + 1 : end;
+	}
+	return strbuf_steal(&sb);
+}
+
+/* MACs and uuids are compared as text. */
 static char *normal(const struct prop *row, const char *text)
 {
-	unsigned o[6];
 	char *copy;
 
-	if (row->check == check_mac &&
-	    sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x", &o[0], &o[1], &o[2], &o[3], &o[4], &o[5]) == 6)
-		return xasprintf("%02x:%02x:%02x:%02x:%02x:%02x", o[0], o[1], o[2], o[3], o[4],
-				 o[5]);
+	if (row->check == check_mac)
+		return mac_normal(text);
 	copy = xstrdup(text);
 	for (char *c = copy; row->check == check_uuid && *c; c++)
 		*c = *c >= 'A' && *c <= 'F' ? (char)(*c + 32) : *c;
@@ -387,6 +398,11 @@ static int put_map(const struct slot *s, const json_t *j)
 	return 0;
 }
 
+static bool is_whole(double value)
+{
+	return value > -1e15 && value < 1e15 && (double)(int64_t)value == value;
+}
+
 /* Strings of numbers, booleans, lists: "a string is converted by declared type" (vmadm(8)). */
 static int put_json(const struct slot *s, const json_t *j)
 {
@@ -397,7 +413,7 @@ static int put_json(const struct slot *s, const json_t *j)
 	case PROP_ENUM:
 		if (json_is_string(j))
 			return put_text(s, json_string_value(j));
-		return refuse(s, text, "is not a string", "a string");
+		return refuse(s, text, "is not text", "a string");
 	case PROP_BOOL:
 		if (json_is_boolean(j) || json_is_string(j) || json_is_integer(j))
 			return put_bool(s, text);
@@ -407,8 +423,7 @@ static int put_json(const struct slot *s, const json_t *j)
 	case PROP_U64:
 		if (json_is_integer(j))
 			return put_number(s, json_integer_value(j), text);
-		if (json_is_real(j) && fabs(json_real_value(j)) < 1e15 &&
-		    json_real_value(j) == floor(json_real_value(j)))
+		if (json_is_real(j) && is_whole(json_real_value(j)))
 			return put_number(s, (int64_t)json_real_value(j), text);
 		if (json_is_string(j))
 			return put_number_text(s, json_string_value(j));

@@ -38,6 +38,9 @@ int number_parse(const struct prop *row, const char *text, int64_t *ret);
 /* Seconds, or a number with ms, s, min, h, d, w, into milliseconds. -EINVAL, -ERANGE. */
 int time_parse(const struct prop *row, const char *text, uint64_t *ret_ms);
 
+/* Six octets with two lower-case digits; nonsense for what is no MAC. Caller frees. */
+char *mac_normal(const char *text);
+
 /* Bounds, check function, length of a member that is there; for vm_validate. */
 void slot_check(const struct slot *s);
 
