@@ -85,12 +85,13 @@ static void on_resume(struct guest *g, const json_t *data)
 	on_run_state(g, data, "running");
 }
 
-/* A machine's own first resets are no reboot of the guest. */
-static bool first_boot(struct guest *g)
+/* The firmware resets the machine once or twice while it comes up, at power-on and after each
+ * reboot: those are no reboot of the guest. */
+static bool firmware_reset(struct guest *g)
 {
-	if (g->last_reset_ms || clock_ms() - g->boot_ms > BOOT_RESET_MS)
-		return false;
-	return g->first_resets++ < BOOT_RESETS;
+	uint64_t last = g->last_reset_ms ? g->last_reset_ms : g->boot_ms;
+
+	return clock_ms() - last <= BOOT_RESET_MS && g->first_resets++ < BOOT_RESETS;
 }
 
 static void on_reset(struct guest *g, const json_t *data)
@@ -98,9 +99,10 @@ static void on_reset(struct guest *g, const json_t *data)
 	uint64_t now = clock_ms(), before = g->last_reset_ms ? g->last_reset_ms : g->boot_ms;
 	bool by_guest = json_get_bool(data, "guest", true);
 
-	if (!g->launched || g->state != SUP_RUNNING || (by_guest && first_boot(g)))
+	if (!g->launched || g->state != SUP_RUNNING || (by_guest && firmware_reset(g)))
 		return;
 	g->resets++;
+	g->first_resets = 0;
 	g->last_reset_ms = now;
 	g->last_reset_wall_ms = clock_wall_ms();
 	g->ready = false;
@@ -202,6 +204,8 @@ void guest_now_ready(struct guest *g)
 	log_info("vm=%s ready", g->uuid);
 	guest_save(g);
 	guest_publish(g);
+	if (g->target != TARGET_NONE && g->asked)
+		stop_ask(g); /* it could not hear the first request */
 }
 
 void monitor_wait_ready(struct guest *g)

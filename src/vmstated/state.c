@@ -104,7 +104,6 @@ int guest_load(struct guest *g, json_t **ret, struct err *err)
 	g->restarts = (unsigned)json_get_int(j, "restarts", 0);
 	g->last_reset_ms = (uint64_t)json_get_int(j, "last_reset_ms", 0);
 	g->last_reset_wall_ms = json_get_int(j, "last_reset_wall_ms", 0);
-	g->first_resets = BOOT_RESETS;
 	spent = json_object_get(j, "spent");
 	json_array_foreach (spent, i, at) {
 		if (g->nspent < BUDGET_MAX)

@@ -32,7 +32,6 @@ def end_of(suite, name):
 @pytest.mark.smoke
 def test_walk_by_hand(suite, guest_images):
     """An editor writes a definition; the next list shows it; start boots; stop is by ACPI."""
-    suite.start()
     suite.write_definition("web0", suite.guest(), hooks={hook: NOTE for hook in HOOKS})
     assert "web0" in suite.vmadm("list").stdout
     uuid = suite.uuid("web0")
@@ -52,7 +51,6 @@ def test_walk_by_hand(suite, guest_images):
 
 def test_hook_environment_and_output(suite, guest_images):
     text = 'echo "dir=$PWD taps=[$VM_TAPS] pid=[$VM_PID] uuid=$VM_UUID config=$VM_CONFIG"; echo bad >&2'
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest(), hooks={"start_network": text,
                                                           "start_network.d/10-more": "echo more",
                                                           "running": 'echo "pid=[$VM_PID]"'})
@@ -72,7 +70,6 @@ def test_hook_environment_and_output(suite, guest_images):
 def test_failing_start_hook_undoes_and_fails(suite, hook, undo):
     hooks = {name: NOTE for name in HOOKS + ["failed"]}
     hooks[hook] = NOTE + "; exit 3"
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest(), hooks=hooks)
     done = suite.vmstatedctl("start", "web0", check=1)
     assert f"{hook} exited with status 3" in done.stderr
@@ -87,7 +84,6 @@ def test_failing_start_hook_undoes_and_fails(suite, hook, undo):
 
 
 def test_hanging_hook_is_killed_and_others_go_on(suite, guest_images):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("slow", suite.guest(hooktimeout=2), hooks={
         "start_network": "exec tail -f /dev/null"})
     suite.write_definition("quick", suite.guest())
@@ -101,7 +97,6 @@ def test_hanging_hook_is_killed_and_others_go_on(suite, guest_images):
 
 
 def test_hook_leaves_daemon_holding_its_pipe(suite, guest_images):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest(), hooks={
         "start_network": "tail -f /dev/null &\nexit 0", "stop_network": "kill %1 2>/dev/null; exit 0"})
     suite.vmstatedctl("start", "web0", seconds=30)
@@ -109,7 +104,6 @@ def test_hook_leaves_daemon_holding_its_pipe(suite, guest_images):
 
 
 def test_guest_that_ignores_the_button_is_forced(suite, guest_images):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest("drover.ignore-button"))
     with suite.events() as events:
         up(suite, events, "web0")
@@ -120,7 +114,6 @@ def test_guest_that_ignores_the_button_is_forced(suite, guest_images):
 
 
 def test_guest_ends_by_itself(suite, guest_images):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest("drover.poweroff=1"), hooks={
         hook: NOTE for hook in HOOKS})
     with suite.events() as events:
@@ -131,7 +124,6 @@ def test_guest_ends_by_itself(suite, guest_images):
 
 
 def test_guest_killed_from_outside(suite, guest_images):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest())
     with suite.events() as events:
         vm = up(suite, events, "web0")
@@ -143,7 +135,6 @@ def test_guest_killed_from_outside(suite, guest_images):
 
 def test_guest_reboots_in_place(suite, guest_images):
     hooks = {"restarting": NOTE, "restarted": NOTE}
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest("drover.reboot=6"), hooks=hooks)
     with suite.events() as events:
         vm = up(suite, events, "web0")
@@ -154,7 +145,6 @@ def test_guest_reboots_in_place(suite, guest_images):
 
 
 def test_restart_is_a_new_process(suite, guest_images):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest())
     with suite.events() as events:
         first = up(suite, events, "web0")
@@ -167,7 +157,6 @@ def test_restart_is_a_new_process(suite, guest_images):
 @pytest.mark.smoke
 @pytest.mark.parametrize("daemon", drover.DAEMONS)
 def test_sigkill_leaves_guest_and_commands_work_after(suite, guest_images, daemon):
-    suite.start()
     suite.write_definition("web0", suite.guest())
     with suite.events() as events:
         pid = up(suite, events, "web0")["pid"]
@@ -184,22 +173,19 @@ def test_sigkill_leaves_guest_and_commands_work_after(suite, guest_images, daemo
 
 
 def test_sigkill_while_stopping_keeps_the_deadline(suite, guest_images):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest("drover.ignore-button"))
     with suite.events() as events:
         up(suite, events, "web0")
         suite.vmstatedctl("--no-wait", "stop", "-t", "4", "web0")
         expire = events.wait_vm("web0", lambda v: "transition_expire" in v)["transition_expire"]
         suite.kill9("vmstated")
-        suite.start("vmstated")
-        vm = events.wait_vm("web0", lambda v: "transition_expire" in v)
+            vm = events.wait_vm("web0", lambda v: "transition_expire" in v)
         assert abs(vm["transition_expire"] - expire) < 50
         events.wait_state("web0", "stopped", 20)
     assert end_of(suite, "web0")["cause"] == "timeout-forced"
 
 
 def test_end_while_vmstated_was_away_is_known(suite, guest_images):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest("drover.poweroff=3"), hooks={"stopped": NOTE})
     with suite.events() as events:
         vm = up(suite, events, "web0")
@@ -207,14 +193,12 @@ def test_end_while_vmstated_was_away_is_known(suite, guest_images):
         suite.kill9("vmstated")
         assert drover.wait_readable(pidfd, drover.Deadline(30))
         os.close(pidfd)
-        suite.start("vmstated")
-        events.wait_state("web0", "stopped")
+            events.wait_state("web0", "stopped")
     assert end_of(suite, "web0")["cause"] == "guest"
     assert len(trace(suite, "web0")) == 1
 
 
 def test_vm_that_dies_at_start_fails_after_its_budget(suite):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", "    accel = tcg; maxrestart = 2; maxrestarttime = 60;\n"
                                    '    qemu_extra_opts = "-device no-such-device";\n')
     with suite.events() as events:
@@ -226,7 +210,6 @@ def test_vm_that_dies_at_start_fails_after_its_budget(suite):
 
 
 def test_second_daemon_is_refused_by_name(suite):
-    suite.start("vmstated")
     pid = suite.daemons["vmstated"].pid
     status, text = suite.refused("vmstated")
     assert status == 1
@@ -244,7 +227,6 @@ BROKEN = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_definition_is_named_and_others_go_on(suite, case):
     text, where, what = BROKEN[case]
-    suite.start()
     suite.write_definition("good", suite.guest())
     suite.write_definition("web0", text)
     status = suite.http("vmstated", "GET", "/status").json()
@@ -255,7 +237,6 @@ def test_broken_definition_is_named_and_others_go_on(suite, case):
 
 
 def test_broken_edit_keeps_the_last_good_definition(suite, guest_images):
-    suite.start()
     suite.write_definition("web0", suite.guest())
     with suite.events() as events:
         up(suite, events, "web0")
@@ -271,7 +252,6 @@ def test_broken_edit_keeps_the_last_good_definition(suite, guest_images):
 
 
 def test_vanished_definition_leaves_the_guest_running(suite, guest_images):
-    suite.start()
     config = suite.write_definition("web0", suite.guest())
     with suite.events() as events:
         uuid = up(suite, events, "web0")["uuid"]
@@ -283,7 +263,6 @@ def test_vanished_definition_leaves_the_guest_running(suite, guest_images):
 
 
 def test_duplicate_name_keeps_the_first(suite):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", "web0 { ram = 128; }")
     suite.write_definition("web0", "web0 { ram = 256; }", directory="other")
     status = suite.http("vmstated", "GET", "/status").json()
@@ -294,7 +273,6 @@ def test_duplicate_name_keeps_the_first(suite):
 
 @pytest.mark.parametrize("mode,what", [(0o644, "not executable"), (0o777, "writable by others")])
 def test_hook_that_may_not_run_is_named(suite, mode, what):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest())
     suite.write_hook(suite.etc / "web0", "start_network", "exit 0", mode)
     done = suite.vmstatedctl("start", "web0", check=1)
@@ -302,22 +280,21 @@ def test_hook_that_may_not_run_is_named(suite, mode, what):
 
 
 def test_missing_image_is_named(suite):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest(disk=['root { path = "/nowhere/disk.img"; }']))
     done = suite.vmstatedctl("start", "web0", check=1)
     assert "/nowhere/disk.img" in done.stderr and "disks[0]" in done.stderr
 
 
-def test_missing_qemu_is_named(suite):
+def test_missing_qemu_is_named(cold):
+    suite = cold
     suite.env["DROVER_QEMU"] = "/nowhere/qemu-system-x86_64"
-    suite.start("vmstated", "vminfod")
+    suite.start()
     suite.write_definition("web0", suite.guest())
     done = suite.vmstatedctl("start", "web0", check=1)
     assert "/nowhere/qemu-system-x86_64" in done.stderr and "install" in done.stderr
 
 
 def test_requests_that_are_no_commands(suite):
-    suite.start("vmstated", "vminfod")
     suite.write_definition("web0", suite.guest())
     for method, target, body, status in [
             ("GET", "/vms/nobody", None, 404), ("POST", "/vms/nobody/start", "{}", 404),
