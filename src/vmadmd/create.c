@@ -92,19 +92,13 @@ static int check(struct change *c, struct err *err)
 
 static int mark(struct change *c, struct err *err)
 {
-	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, NULL);
 	AUTO_JSON json_t *content = json_object();
 	int r;
 
 	json_object_set_new(content, "images", disks_paths(c));
-	c->data_made = true;
-	r = dir_make(data, 0700, err);
-	if (r == 0)
-		r = parent_sync(c->d, data, err);
-	if (r < 0)
-		return r;
-	c->marked = true;
-	return mark_write(c->d, c->uuid, MARK_CREATE, content, err);
+	r = mark_new(c->d, c->uuid, content, err);
+	c->data_made = r == 0;
+	return r;
 }
 
 static json_t *facts_of(const char *zone_state)
@@ -145,7 +139,6 @@ static int install(struct change *c, struct err *err)
 	(void)guest_provisioning(g, facts_of("incomplete"));
 	c->seq = guest_provisioning(g, facts_of("installed"));
 	mark_remove(c->d, c->uuid, MARK_CREATE);
-	c->marked = false;
 	log_info("vm=%s created name='%s' uid=%u", c->uuid, c->new->name, c->uid);
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -177,37 +178,50 @@ json_t *disks_paths(const struct change *c)
 
 /* --- making --- */
 
-static int image_settle(const struct change *c, const char *path, struct err *err)
+/* A raw copy has its image's size; what is wanted may be more. */
+static int image_enlarge(int fd, const struct disk *disk)
 {
-	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	off_t want = (off_t)(disk->size_mib * MIB);
+	struct stat st;
+
+	if (disk->format != FORMAT_RAW)
+		return 0;
+	if (fstat(fd, &st) < 0)
+		return -1;
+	return S_ISREG(st.st_mode) && st.st_size < want ? ftruncate(fd, want) : 0;
+}
+
+static int image_settle(const struct change *c, const struct disk *disk, struct err *err)
+{
+	AUTO_FD int fd = open(disk->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0 || fchmod(fd, IMAGE_MODE) < 0)
-		return err_sys(err, errno, "cannot open the new disk '%s'", path);
-	if (c->d->sync == FILE_SYNC && fsync(fd) < 0)
-		return err_sys(err, errno, "cannot write the new disk '%s'", path);
-	return parent_sync(c->d, path, err);
+		return err_sys(err, errno, "cannot open the new disk '%s'", disk->path);
+	if (image_enlarge(fd, disk) < 0 || (c->d->sync == FILE_SYNC && fsync(fd) < 0))
+		return err_sys(err, errno, "cannot write the new disk '%s'", disk->path);
+	return parent_sync(c->d, disk->path, err);
 }
 
 static void on_made(void *ctx, const struct child_exit *how, const char *out, const char *errors)
 {
 	struct change *c = ctx;
-	const char *path = c->jobs[c->jobs_done].disk->path;
+	const struct disk *disk = c->jobs[c->jobs_done].disk;
 	struct err err = {0};
 	char text[64];
 	int r = 0;
 
 	c->child = NULL;
 	if (!how->known || how->code != CLD_EXITED || how->status != 0)
-		r = err_set(&err, EIO, "cannot make disk '%s': qemu-img %s: %.*s", path,
+		r = err_set(&err, EIO, "cannot make disk '%s': qemu-img %s: %.*s", disk->path,
 			    child_exit_text(how, text, sizeof(text)), (int)strcspn(errors, "\n"),
 			    errors);
 	else
-		r = image_settle(c, path, &err);
+		r = image_settle(c, disk, &err);
 	if (r < 0) {
 		change_fail(c, r, &err);
 		return;
 	}
-	log_info("vm=%s disk made path=%s", c->uuid, path);
+	log_info("vm=%s disk made path=%s", c->uuid, disk->path);
 	c->job_begun = false;
 	c->jobs_done++;
 	change_again(c);

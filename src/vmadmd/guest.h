@@ -26,6 +26,7 @@ struct vnc {
 	int32_t want;               /* vnc_port as configured when we began to listen */
 	uint16_t port;              /* in fact */
 	char *password;             /* QEMU has it; NULL: none sent */
+	char *refused;              /* a password QEMU did not take: not sent again */
 	bool asking;                /* set_password is under way */
 	bool again;                 /* the definition changed meanwhile */
 	bool complained;            /* the port could not be had, and the log says so */

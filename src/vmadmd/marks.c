@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -23,13 +24,14 @@
 #include "vmadmd/vmadmd.h"
 
 #define MARK_VERSION  1
+#define CREATE_MARK   "provisioning"
 #define DELETE_PREFIX ".deleting-"
 
 static char *mark_path(const struct vmadmd *d, const char *uuid, enum mark mark)
 {
 	switch (mark) {
 	case MARK_CREATE:
-		return path_of_data(d->paths, uuid, "provisioning");
+		return path_of_data(d->paths, uuid, CREATE_MARK);
 	case MARK_UPDATE:
 		return path_of_data(d->paths, uuid, "changing");
 	case MARK_DELETE: /* beside the directory that goes */
@@ -53,7 +55,27 @@ int parent_sync(const struct vmadmd *d, const char *path, struct err *err)
 	return 0;
 }
 
-int mark_write(struct vmadmd *d, const char *uuid, enum mark mark, json_t *content, struct err *err)
+int mark_new(struct vmadmd *d, const char *uuid, const json_t *content, struct err *err)
+{
+	AUTO_FREE char *data = path_of_data(d->paths, uuid, NULL);
+	AUTO_FREE char *temp = xasprintf("%s/.%s.new", d->paths->lib, uuid);
+	AUTO_FREE char *mark = path_join(temp, CREATE_MARK);
+	int r = dir_remove_tree(temp, err);
+
+	if (r == 0)
+		r = dir_make(temp, 0700, err);
+	if (r == 0)
+		r = state_write(mark, MARK_VERSION, content, d->sync, err);
+	if (r == 0 && renameat2(AT_FDCWD, temp, AT_FDCWD, data, RENAME_NOREPLACE) < 0)
+		r = err_sys(err, errno, "cannot make the data directory '%s'", data);
+	if (r == 0)
+		return parent_sync(d, data, err);
+	(void)dir_remove_tree(temp, NULL);
+	return r;
+}
+
+int mark_write(struct vmadmd *d, const char *uuid, enum mark mark, const json_t *content,
+	       struct err *err)
 {
 	AUTO_FREE char *path = mark_path(d, uuid, mark);
 

@@ -107,8 +107,10 @@ void change_free_all(struct vmadmd *d);
 enum mark { MARK_CREATE, MARK_UPDATE, MARK_DELETE };
 #define MARK_COUNT 3
 /* Durable before this returns (unless --no-fsync). content is borrowed. */
-int mark_write(struct vmadmd *d, const char *uuid, enum mark mark, json_t *content,
+int mark_write(struct vmadmd *d, const char *uuid, enum mark mark, const json_t *content,
 	       struct err *err);
+/* The data directory of a new VM, which appears with MARK_CREATE in it: never without. */
+int mark_new(struct vmadmd *d, const char *uuid, const json_t *content, struct err *err);
 void mark_remove(struct vmadmd *d, const char *uuid, enum mark mark);
 /* Remove the data directory, finished at our next start when we are killed. */
 void data_remove(struct vmadmd *d, const char *uuid);

@@ -199,6 +199,7 @@ void vnc_close(struct guest *g)
 	timer_stop(g->vnc.retry);
 	listener_close(g);
 	replace_str(&g->vnc.password, NULL);
+	replace_str(&g->vnc.refused, NULL);
 	g->vnc.complained = false;
 	if (had)
 		(void)guest_publish(g);
@@ -270,6 +271,7 @@ static void on_password(void *ctx, int r, const json_t *value, const struct err 
 			  "without one needs a restart)",
 			  g->uuid, err_text(err, r));
 		vnc_close(g);
+		g->vnc.refused = steal_ptr(p->text);
 	}
 	free(p->text);
 	free(p);
@@ -306,6 +308,8 @@ void vnc_apply(struct guest *g)
 		return;
 	}
 	password = e->vm->vnc_password;
+	if (password && *password && str_eq(password, g->vnc.refused))
+		return;
 	if (password && *password && !str_eq(password, g->vnc.password)) {
 		send_password(g, password);
 		return;

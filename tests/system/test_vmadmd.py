@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """vmadmd: changes of definitions, actions, information, VNC, autoboot, and its own sudden ends."""
 
+import http.client
 import json
 import os
 import signal
@@ -216,6 +217,52 @@ def test_deletion_cut_short(cold):
     (cold.etc / gone).rmdir()
     cold.start("vmadmd")
     assert nothing_left(cold) == [kept, kept]
+
+
+def whole_or_gone(suite):
+    """Every VM is wholly there, with its disks and without marks, or nothing of it is."""
+    lib = suite.root / "var/lib/vmstated"
+    vms = {path.name for path in suite.etc.iterdir()}
+    assert {path.name for path in lib.iterdir()} - {"host-uuid", "images"} == vms
+    for uuid in vms:
+        names = {path.name for path in (lib / uuid).iterdir()}
+        assert {"config", "disk0.qcow2", "disk1.qcow2"} <= names, names
+        assert not names & {"provisioning", "changing"}, names
+    return vms
+
+
+def watch_until(folder, count):
+    """Wait for that many wake-ups by changes in folder, or until none comes any more."""
+    watch = drover.Inotify(folder)
+    try:
+        while count > 0 and watch.wait(drover.Deadline(0.5)):
+            count -= 1
+    finally:
+        watch.close()
+
+
+@pytest.mark.parametrize("what", ["create", "delete"])
+def test_killed_in_the_middle(cold, what):
+    """SIGKILL at ever later moments of a creation or deletion leaves whole VMs or nothing."""
+    lib = cold.root / "var/lib/vmstated"
+    disks = [{"model": "virtio", "size": 8}, {"model": "virtio", "size": 8}]
+    cold.start("vmadmd")
+    for moment in range(8):
+        body = {"brand": "kvm", **cold.payload(f"web{moment}", disks=disks)}
+        uuid = create(cold, body)["uuid"] if what == "delete" else None
+        method, target = ("POST", "/vms") if what == "create" else ("DELETE", f"/vm/{uuid}")
+        asking = http.client.HTTPConnection("localhost")
+        asking.sock = drover.unix_connect(cold.socket("vmadmd"))
+        folder = lib if what == "create" else cold.data_dir(uuid)
+        asking.request(method, target, json.dumps(body) if what == "create" else None)
+        watch_until(folder, moment // 2 + 1)
+        for inner in (path for path in lib.iterdir() if what == "create" and path.is_dir()):
+            if (inner / "provisioning").exists():
+                watch_until(inner, moment)
+        cold.kill9("vmadmd")
+        asking.close()
+        cold.start("vmadmd")
+        whole_or_gone(cold)
 
 
 # --- running guests ---
