@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a QEMU binary says of itself, out of two of its outputs; asking it is the caller's. */
 #include <errno.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -40,13 +40,33 @@ static char *q35_alias(const char *text)
 	return NULL;
 }
 
+/* A number of at most four digits, and what must follow it; NULL when it is not there. */
+static const char *number(const char *p, char after, int *ret)
+{
+	size_t len = strspn(p, "0123456789");
+
+	if (len < 1 || len > 4 || (after && p[len] != after))
+		return NULL;
+	*ret = (int)strtol(p, NULL, 10);
+	return p + len + (after ? 1 : 0);
+}
+
+static bool read_version(const char *text, struct qemu_caps *caps)
+{
+	static const char head[] = "QEMU emulator version ";
+	const char *p = str_starts(text, head) ? text + sizeof(head) - 1 : NULL;
+
+	p = p ? number(p, '.', &caps->major) : NULL;
+	p = p ? number(p, '.', &caps->minor) : NULL;
+	return p && number(p, '\0', &caps->micro);
+}
+
 int qemu_caps_parse(const char *binary, const char *version_out, const char *machine_out,
 		    struct qemu_caps *ret, struct err *err)
 {
 	struct qemu_caps caps = {0};
 
-	if (sscanf(version_out, "QEMU emulator version %5d.%5d.%5d", &caps.major, &caps.minor,
-		   &caps.micro) != 3)
+	if (!read_version(version_out, &caps))
 		return err_set(err, EPROTO, "'%s --version' does not say 'QEMU emulator version N'",
 			       binary);
 	if (caps.major < MAJOR_MIN || (caps.major == MAJOR_MIN && caps.minor < MINOR_MIN))
