@@ -62,7 +62,7 @@ const char *cli_signal(const char *text)
 
 /* --- talk --- */
 
-static void say(const char *fmt, va_list ap)
+static void __attribute__((format(printf, 1, 0))) say(const char *fmt, va_list ap)
 {
 	AUTO_STRBUF struct strbuf sb = {0};
 	AUTO_FREE char *text = NULL;

@@ -55,7 +55,7 @@ static int parse_element(const char *rest, const struct prop_table *table, struc
 	if (dot == rest + 1 && *rest == '*')
 		f->index = FIELD_ANY;
 	else if (digits > 0 && digits <= INDEX_DIGITS && rest + digits == dot)
-		f->index = (size_t)atoi(rest);
+		f->index = strtoul(rest, NULL, 10);
 	else
 		return -EINVAL;
 	if (!prop_find(table, dot + 1, false))
@@ -250,32 +250,38 @@ int field_compare(struct slice a, struct slice b)
 	return compare_text(a, b);
 }
 
+/* One or two hex digits at *at as two lower-case ones; false when there are none, or more. */
+static bool put_octet(struct strbuf *sb, const char **at)
+{
+	size_t n = strspn(*at, "0123456789abcdefABCDEF");
+
+	if (n < 1 || n > 2)
+		return false;
+	if (n == 1)
+		strbuf_putc(sb, '0');
+	for (; n > 0; n--)
+		strbuf_putc(sb, (char)tolower((unsigned char)*(*at)++));
+	return true;
+}
+
 /* "2:8:20:A:B:C" as "02:08:20:0a:0b:0c"; anything else stays. */
 static void normalise_mac(char **at)
 {
-	struct strbuf sb = {0};
+	AUTO_STRBUF struct strbuf sb = {0};
 	const char *p = *at;
-	int octets = 0;
 
-	for (;;) {
-		size_t n = strspn(p, "0123456789abcdefABCDEF");
-
-		if (n < 1 || n > 2 || ++octets > 6)
-			break;
-		if (n == 1)
-			strbuf_putc(&sb, '0');
-		for (; n > 0; n--)
-			strbuf_putc(&sb, (char)tolower((unsigned char)*p++));
-		if (!*p && octets == 6) {
-			replace_str(at, strbuf_steal(&sb));
+	for (int octet = 0; octet < 6; octet++) {
+		if (octet > 0 && *p != ':' && *p != '-')
 			return;
+		if (octet > 0) {
+			strbuf_putc(&sb, ':');
+			p++;
 		}
-		if (*p != ':' && *p != '-')
-			break;
-		strbuf_putc(&sb, ':');
-		p++;
+		if (!put_octet(&sb, &p))
+			return;
 	}
-	strbuf_done(&sb);
+	if (!*p)
+		replace_str(at, strbuf_steal(&sb));
 }
 
 static int compile(struct filter *f, const char *text, struct err *err)

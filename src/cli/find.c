@@ -105,20 +105,23 @@ static int resolve(struct cli *cli, const char *id, char uuid[UUID_LEN + 1], str
 	return r < 0 ? (int)exit_from_errno(r) : 0;
 }
 
+static void lower_copy(const char *id, char uuid[UUID_LEN + 1])
+{
+	for (size_t i = 0; i < UUID_LEN; i++)
+		uuid[i] = (char)tolower((unsigned char)id[i]);
+	uuid[UUID_LEN] = '\0';
+}
+
 int find_vm(struct cli *cli, const char *id, const char *query, struct client_reply *ret,
 	    struct err *err)
 {
 	char uuid[UUID_LEN + 1];
-	int code;
+	int code = 0;
 
 	*ret = (struct client_reply){0};
-	if (uuid_valid(id)) {
-		for (size_t i = 0; i <= UUID_LEN; i++)
-			uuid[i] = (char)tolower((unsigned char)id[i]);
-	} else {
+	if (uuid_valid(id))
+		lower_copy(id, uuid);
+	else
 		code = resolve(cli, id, uuid, err);
-		if (code)
-			return code;
-	}
-	return get_by_uuid(cli, uuid, id, query, ret, err);
+	return code ? code : get_by_uuid(cli, uuid, id, query, ret, err);
 }

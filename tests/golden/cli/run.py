@@ -16,6 +16,7 @@ A *.cases file holds cases. Input lines, kept as they are:
 Output lines, written by `run.py --update`: "1|" stdout, "2|" stderr, "a|" agents, "exit N".
 Usage: run.py [--update] BUILD/src/cli [FILE.cases ...]. Speaks TAP.
 """
+import concurrent.futures
 import difflib
 import os
 import pathlib
@@ -174,11 +175,13 @@ def main():
     tools = pathlib.Path(words[0]).resolve()
     files = [pathlib.Path(w) for w in words[1:]] or sorted(HERE.glob("*.cases"))
     number, bad = 0, 0
-    for path in files:
-        head, cases = read_cases(path)
+    parsed = [(path, *read_cases(path)) for path in files]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:  # most of the time is waiting
+        every = [case for _, _, cases in parsed for case in cases]
+        results = iter(list(pool.map(lambda case: run_case(case, tools), every)))
+    for path, head, cases in parsed:
         text = head
-        for case in cases:
-            got = run_case(case, tools)
+        for case, got in zip(cases, results):
             number += 1
             same = got == case.outputs
             bad += not same
