@@ -95,7 +95,7 @@ size_t qemu_ports_used(const struct vm *vm)
 
 /* --- what is refused --- */
 
-static int check(struct build *b)
+int argv_check(struct build *b)
 {
 	const struct vm *vm = b->vm;
 
@@ -121,7 +121,7 @@ static int machine(struct build *b)
 		return err_set(b->err, ENOTSUP,
 			       "machine: '%s' is not served (want q35 or pc-q35-VERSION)", name);
 	argv_add(b->out, "-machine");
-	argv_add(b->out, "%s,usb=off,dump-guest-core=off%s%s%s%s", name,
+	argv_add(b->out, "%s,usb=off,dump-guest-core=%s%s%s%s%s", name, b->dump_core ? "on" : "off",
 		 b->vm->acpi || b->vm->bootrom ? "" : ",acpi=off",
 		 argv_secure(b->vm) ? ",smm=on" : "", b->vm->bootrom ? ",pflash0=pflash0" : "",
 		 b->vm->bootrom && b->fds->vars ? ",pflash1=pflash1" : "");
@@ -191,7 +191,7 @@ static int topology(struct build *b)
 }
 
 /* In key=value options a comma inside a value is doubled. */
-static char *doubled(const char *text)
+char *argv_doubled(const char *text)
 {
 	struct strbuf sb = {0};
 
@@ -203,9 +203,9 @@ static char *doubled(const char *text)
 	return strbuf_steal(&sb);
 }
 
-static int identity(struct build *b)
+int argv_identity(struct build *b)
 {
-	AUTO_FREE char *name = doubled(b->vm->name ? b->vm->name : b->vm->uuid);
+	AUTO_FREE char *name = argv_doubled(b->vm->name ? b->vm->name : b->vm->uuid);
 
 	argv_add(b->out, "%s", b->caps->binary);
 	argv_add(b->out, "-name");
@@ -222,7 +222,7 @@ static int identity(struct build *b)
 	return 0;
 }
 
-static int core(struct build *b)
+int argv_core(struct build *b)
 {
 	int r = machine(b);
 
@@ -230,18 +230,21 @@ static int core(struct build *b)
 		return r;
 	accelerator(b);
 	processor(b);
-	r = topology(b);
+	return topology(b);
+}
+
+static int clock_and_smbios(struct build *b)
+{
 	argv_add(b->out, "-rtc");
 	argv_add(b->out, "base=utc");
 	argv_add(b->out, "-smbios");
 	argv_add(b->out, "type=1,serial=%s", b->vm->uuid);
-	return r;
+	return 0;
 }
 
 /* --- monitors and other sockets --- */
 
-/* An inherited listening socket; false when there is none. */
-static bool socket_chardev(struct build *b, const char *id, int fd)
+bool argv_socket(struct build *b, const char *id, int fd)
 {
 	if (fd < 0)
 		return false;
@@ -256,11 +259,11 @@ static void monitor(struct build *b, const char *id)
 	argv_add(b->out, "chardev=%s,mode=control", id);
 }
 
-static int monitors(struct build *b)
+int argv_monitors(struct build *b)
 {
-	if (socket_chardev(b, "mon", b->fds->mon))
+	if (argv_socket(b, "mon", b->fds->mon))
 		monitor(b, "mon");
-	if (socket_chardev(b, "qmp", b->fds->qmp))
+	if (argv_socket(b, "qmp", b->fds->qmp))
 		monitor(b, "qmp");
 	argv_add(b->out, "-chardev");
 	argv_add(b->out, "pipe,id=rec,path=events");
@@ -273,7 +276,7 @@ static void serial_port(struct build *b, int index, const char *chardev, int fd)
 	char id[QEMU_ID_MAX];
 	json_t *j;
 
-	if (!socket_chardev(b, chardev, fd))
+	if (!argv_socket(b, chardev, fd))
 		return;
 	j = argv_device("isa-serial", numbered("serial", (size_t)index, id, sizeof(id)), "isa.0",
 			NULL);
@@ -286,7 +289,7 @@ static void agent(struct build *b)
 {
 	json_t *j;
 
-	if (!socket_chardev(b, "agent", b->fds->agent))
+	if (!argv_socket(b, "agent", b->fds->agent))
 		return;
 	argv_json(b, "-device", argv_pci("virtio-serial-pci", "vser", SLOT_SERIAL));
 	j = argv_device("virtserialport", "agent0", "vser.0", NULL);
@@ -341,23 +344,31 @@ static const char *const vga_drivers[VGA_MODEL_COUNT] = {
 };
 
 /* qemu_opts takes the place of VNC and tablet. Source: smartos facts 6.7. */
+bool argv_vnc(struct build *b)
+{
+	const struct vm *vm = b->vm;
+
+	if (vm->qemu_opts && vm->qemu_opts[0])
+		return false;
+	argv_add(b->out, "-display");
+	argv_add(b->out, "none");
+	if (vm->vnc_port < 0)
+		return false;
+	argv_add(b->out, "-vnc");
+	argv_add(b->out, "unix:vm.vnc%s",
+		 vm->vnc_password && vm->vnc_password[0] ? ",password=on" : "");
+	return true;
+}
+
 static int display(struct build *b)
 {
 	const struct vm *vm = b->vm;
-	bool opts = vm->qemu_opts && vm->qemu_opts[0];
 	json_t *j;
 
 	if (vga_drivers[vm->vga])
 		argv_json(b, "-device", argv_pci(vga_drivers[vm->vga], "vga", SLOT_VGA));
-	if (opts)
+	if (!argv_vnc(b))
 		return 0;
-	argv_add(b->out, "-display");
-	argv_add(b->out, "none");
-	if (vm->vnc_port < 0)
-		return 0;
-	argv_add(b->out, "-vnc");
-	argv_add(b->out, "unix:vm.vnc%s",
-		 vm->vnc_password && vm->vnc_password[0] ? ",password=on" : "");
 	argv_json(b, "-device", argv_pci("qemu-xhci", "usb", SLOT_USB));
 	j = argv_device("usb-tablet", "tablet0", "usb.0", NULL);
 	json_put_str(j, "port", "1");
@@ -365,7 +376,7 @@ static int display(struct build *b)
 	return 0;
 }
 
-static int extra(struct build *b)
+int argv_extra(struct build *b)
 {
 	int r = 0;
 
@@ -380,8 +391,9 @@ int qemu_argv(const struct vm *vm, const struct qemu_caps *caps, const struct qe
 	      struct argv *ret, struct err *err)
 {
 	static int (*const parts[])(struct build *) = {
-		check,         identity,   core,      argv_boot, argv_firmware, monitors,
-		fixed_devices, argv_disks, argv_nics, display,   extra,
+		argv_check, argv_identity, argv_core,     clock_and_smbios,
+		argv_boot,  argv_firmware, argv_monitors, fixed_devices,
+		argv_disks, argv_nics,     display,       argv_extra,
 	};
 	struct argv out = {0};
 	struct build b = {.vm = vm, .caps = caps, .fds = fds, .out = &out, .err = err};

@@ -108,8 +108,8 @@ static bool is_device(const char *path)
 	return str_starts(path, "/dev/") && !str_starts(path, "/dev/shm/");
 }
 
-/* Two nodes: "disk0-file" and on it "disk0". Native AIO exists without the page cache only. */
-static void backend(struct build *b, const char *id, const struct disk *d)
+/* Native AIO exists without the page cache only. */
+void argv_backend(struct build *b, const char *id, const struct disk *d)
 {
 	AUTO_FREE char *file_node = xasprintf("%s-file", id);
 	json_t *j = node(d, is_device(d->path) ? "host_device" : "file", file_node);
@@ -194,7 +194,7 @@ static int add_disk(struct build *b, size_t i)
 		return r;
 	(void)qemu_disk_id(i, id, sizeof(id));
 	if (full)
-		backend(b, id, d);
+		argv_backend(b, id, d);
 	j = frontends[attached_as(d)](b, id, d);
 	if (!j)
 		return -EINVAL;

@@ -33,6 +33,7 @@ struct build {
 	unsigned scsi, ahci;                                /* targets and ports given so far */
 	int boot_disk[VM_DISKS_MAX], boot_nic[VM_NICS_MAX]; /* boot indices, 0: none */
 	bool net_boot;                                      /* NICs keep their boot ROM */
+	bool dump_core; /* the guest's memory is part of QEMU's core files */
 };
 
 /* Move all of from to the end of a. */
@@ -47,7 +48,21 @@ json_t *argv_pci(const char *driver, const char *id, enum argv_slot slot);
 /* The same on the next root port. */
 json_t *argv_on_port(struct build *b, const char *driver, const char *id);
 
-/* Parts of the vector, each in its file. */
+/* In key=value options a comma inside a value is doubled. Caller frees. */
+char *argv_doubled(const char *text);
+/* A chardev on an inherited listening socket; false when fd is none. */
+bool argv_socket(struct build *b, const char *id, int fd);
+/* "-display none" and, unless vnc_port is -1, VNC on vm.vnc. False when nobody can see a screen. */
+bool argv_vnc(struct build *b);
+/* Nodes of a disk's path: "<id>-file" and, on it, "<id>". */
+void argv_backend(struct build *b, const char *id, const struct disk *d);
+
+/* Parts of the vector, each in its file; those above argv_boot are bhyve.c's as well. */
+int argv_check(struct build *b);
+int argv_identity(struct build *b);
+int argv_core(struct build *b); /* machine, accelerator, processor, memory */
+int argv_monitors(struct build *b);
+int argv_extra(struct build *b);
 int argv_boot(struct build *b);
 int argv_firmware(struct build *b);
 int argv_disks(struct build *b);
