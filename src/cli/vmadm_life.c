@@ -46,7 +46,10 @@ static int act(struct cli *cli, const struct action *a)
 {
 	const char *id = cli->args[0];
 	bool wait = a->word && !cli_flag(cli, OPT_NO_WAIT);
-	AUTO_FREE char *query = xasprintf("?action=%s%s", a->query, wait ? "&wait=1" : "");
+	AUTO_FREE char *query = xasprintf("?action=%s%s", a->query,
+					  !a->word ? ""
+					  : wait   ? "&wait=1"
+						   : "&wait=0");
 	AUTO_FREE char *target = request_target("/vm/", id, query), *uuid = NULL, *text = NULL;
 	AUTO_FREE char *prefix = a->failure ? cli_fill_in(a->failure, id) : NULL;
 	struct request rq = {
