@@ -30,7 +30,8 @@ static const struct sample good[] = {
 	  "0123456789", 200, true, false },
 	{ "HTTP/1.0 404 Not Found\r\n\r\nnothing", "nothing", 404, false, true },
 	{ "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "ok", 200, false, false },
-	{ "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Made\r\nContent-Length: 1\r\n\r\nx", "x", 201, true, false },
+	{ "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Made\r\nContent-Length: 1\r\n\r\nx",
+	  "x", 201, true, false },
 	{ "HTTP/1.1 204\r\n\r\n", "", 204, true, false },
 	{ "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "abc", 200, true, false },
 };

@@ -520,6 +520,37 @@ static void without_descriptors(void **state)
 	expect(rig, GET("/ping"), "pong");
 }
 
+static void over_the_limit(void **state)
+{
+	struct rig *rig = *state;
+	AUTO_FREE int *fds = xcalloc(HTTP_CONNECTIONS, sizeof(int));
+	AUTO_STRBUF struct strbuf sb = {0};
+	struct rlimit old, high;
+	int one_more;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	high = (struct rlimit){HTTP_CONNECTIONS * 2 + 100, old.rlim_max};
+	if (old.rlim_max < high.rlim_cur)
+		skip();
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &high), 0);
+	for (unsigned i = 0; i < HTTP_CONNECTIONS; i++) {
+		fds[i] = dial(&rig->place);
+		if (i % 100 == 0)
+			turn(&rig->place); /* the backlog is bounded too */
+	}
+	UNTIL(&rig->place, http_server_connections(rig->server) == HTTP_CONNECTIONS);
+	one_more = dial(&rig->place);
+	await_close(&rig->place, one_more, &sb);
+	assert_non_null(strstr(sb.data, "HTTP/1.1 503 "));
+	assert_non_null(strstr(sb.data, "at once\"}}"));
+	(void)close(one_more);
+	for (unsigned i = 0; i < HTTP_CONNECTIONS; i++)
+		(void)close(fds[i]);
+	UNTIL(&rig->place, http_server_connections(rig->server) == 0);
+	expect(rig, GET("/ping"), "pong");
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+}
+
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -543,6 +574,7 @@ int main(void)
 		CASE(every_cut),
 		CASE(slow_clients_are_swept),
 		CASE(without_descriptors),
+		CASE(over_the_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
