@@ -56,8 +56,8 @@ struct last_exit {
 };
 
 #define BUDGET_MAX    64
-#define BOOT_RESETS   2     /* RESET events of a machine's own first boot ... */
-#define BOOT_RESET_MS 5000u /* ... within this time after it was let go */
+#define BOOT_RESETS   2     /* RESET events of the firmware itself ...      */
+#define BOOT_RESET_MS 5000u /* ... within this time after power-on or a reboot */
 
 struct guest {
 	struct supervisor *sup;
