@@ -67,7 +67,7 @@ static inline void on_done(void *ctx, int r, const json_t *value, const struct e
 
 static inline int on_watchdog(sd_event_source *s, uint64_t usec, void *ctx)
 {
-	fail_msg("nothing happened for ten seconds");
+	fail_msg("nothing happened for twenty seconds");
 	return 0;
 }
 

@@ -108,9 +108,6 @@ static int in_dir(const struct run *run, const char *name)
 
 static int on_limit(sd_event_source *s, uint64_t usec, void *ctx)
 {
-	struct run *run = ctx;
-
-	(void)kill(run->pid, SIGKILL);
 	fail_msg("QEMU was not through after a minute");
 	return 0;
 }
@@ -148,6 +145,10 @@ static int teardown(void **state)
 
 	qmp_free(run->mon);
 	qmp_free(run->qmp);
+	if (run->pid > 0) { /* the test failed on the way */
+		(void)kill(run->pid, SIGKILL);
+		(void)waitpid(run->pid, NULL, 0);
+	}
 	if (run->pidfd >= 0)
 		(void)close(run->pidfd);
 	sd_event_unref(run->event);
@@ -180,6 +181,7 @@ static int on_exit_of_qemu(sd_event_source *s, int fd, uint32_t revents, void *c
 	struct run *run = ctx;
 
 	assert_int_equal(waitpid(run->pid, &run->status, 0), run->pid);
+	run->pid = 0;
 	return sd_event_exit(run->event, 0);
 }
 
