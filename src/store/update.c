@@ -199,12 +199,38 @@ void fit_edits(const struct ucl_value *root, const struct vm *vm, const struct v
 
 /* --- update --- */
 
+static void take_place(struct str_list *to, const struct str_list *from)
+{
+	str_list_done(to);
+	*to = (struct str_list){0};
+	for (size_t i = 0; i < from->count; i++)
+		str_list_add(to, from->items[i]);
+}
+
+/* Give want's elements the places of the same ones in vm, which was read from the new text. */
+static void take_places(struct vm *want, const struct vm *vm)
+{
+	for (size_t i = 0; i < want->ndisks; i++)
+		for (size_t k = 0; k < vm->ndisks; k++)
+			if (str_eq(want->disks[i]->path, vm->disks[k]->path))
+				take_place(&want->disks[i]->ucl_path, &vm->disks[k]->ucl_path);
+	for (size_t i = 0; i < want->nnics; i++)
+		for (size_t k = 0; k < vm->nnics; k++)
+			if (str_eq(want->nics[i]->mac, vm->nics[k]->mac))
+				take_place(&want->nics[i]->ucl_path, &vm->nics[k]->ucl_path);
+	for (size_t i = 0; i < want->nconsoles; i++)
+		for (size_t k = 0; k < vm->nconsoles; k++)
+			if (str_eq(want->consoles[i]->name, vm->consoles[k]->name))
+				take_place(&want->consoles[i]->ucl_path,
+					   &vm->consoles[k]->ucl_path);
+}
+
 /* Read the new text back: it must say exactly what new is. */
 static int check_result(const struct vm *new, const char *section, const char *text,
 			struct err *err)
 {
 	AUTO_PROBLEMS struct problems p = {0};
-	AUTO_VM struct vm *vm = NULL;
+	AUTO_VM struct vm *vm = NULL, *want = vm_copy(new);
 	struct vm_edits left = {0};
 	struct ucl_doc *doc;
 	const struct ucl_value *v;
@@ -217,8 +243,10 @@ static int check_result(const struct vm *new, const char *section, const char *t
 	r = problems_to_err(&p, err);
 	if (r == 0) {
 		replace_str(&vm->uuid, xstrdup(new->uuid)); /* perhaps derived */
-		vm_finish(vm, NULL);
-		vm_edits(vm, new, section, &left);
+		replace_str(&vm->dir, xstrdup(new->dir));
+		vm_finish(vm, new->data_dir);
+		take_places(want, vm);
+		vm_edits(vm, want, section, &left);
 		if (left.count > 0)
 			r = err_set(err, ENOTSUP,
 				    "%s:%d: '%s' cannot be changed in place; edit the file by hand",
