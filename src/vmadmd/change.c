@@ -138,8 +138,17 @@ static void reply_problems(struct change *c, int r)
 	http_reply_json(c->req, status_from_errno(r), out);
 }
 
+/* Who may ask was settled before, and whether the VM is there: what files say is not that. */
+static int error_of_change(const struct change *c, int r)
+{
+	bool there = c->kind == &change_create || catalog_by_uuid(c->d->catalog, c->uuid);
+
+	return r == -EPERM || r == -EACCES || (r == -ENOENT && there) ? -EIO : r;
+}
+
 void change_fail(struct change *c, int r, const struct err *err)
 {
+	r = error_of_change(c, r);
 	log_info("vm=%s %s failed uid=%u: %s", c->uuid, c->command, c->uid, err_text(err, r));
 	if (c->kind->undo)
 		c->kind->undo(c);

@@ -98,10 +98,12 @@ static int take_guest_lock(struct change *c, struct err *err)
 static int mark(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *content = json_object();
+	int r;
 
 	json_put_str(content, "file", c->old->file);
-	c->marked = true;
-	return mark_write(c->d, c->uuid, MARK_DELETE, content, err);
+	r = mark_write(c->d, c->uuid, MARK_DELETE, content, err);
+	c->marked = r == 0;
+	return r;
 }
 
 static int announce(struct change *c, struct err *err)

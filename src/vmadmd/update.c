@@ -51,13 +51,18 @@ static int check(struct change *c, struct err *err)
 
 static int mark(struct change *c, struct err *err)
 {
+	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, NULL);
 	AUTO_JSON json_t *content = json_object();
+	int r;
 
 	if (c->njobs == 0)
 		return 0;
 	json_object_set_new(content, "images", disks_paths(c));
-	c->marked = true;
-	return mark_write(c->d, c->uuid, MARK_UPDATE, content, err);
+	r = dir_make(data, 0700, err); /* a VM written by hand may have none yet */
+	if (r == 0)
+		r = mark_write(c->d, c->uuid, MARK_UPDATE, content, err);
+	c->marked = r == 0;
+	return r;
 }
 
 static int store(struct change *c, struct err *err)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """vmadmd: changes of definitions, actions, information, VNC, autoboot, and its own sudden ends."""
 
+import grp
 import http.client
 import json
 import os
+import pwd
 import signal
 import socket
+import subprocess
 
 import drover
 import pytest
@@ -398,3 +401,49 @@ def test_autoboot_in_order(cold):
     cold.start("vmadmd")
     act(cold, "db0", "stop&force=1&wait=1")
     assert cold.vm(web0["uuid"])["state"] == "stopped"
+
+
+# --- who may ---
+
+ASK_AS = """
+import http.client, socket, sys
+connection = http.client.HTTPConnection("localhost")
+connection.sock = socket.socket(socket.AF_UNIX)
+connection.sock.connect(f"/proc/self/fd/{sys.argv[1]}/vmadmd.http")
+connection.request(sys.argv[2], sys.argv[3])
+reply = connection.getresponse()
+sys.stdout.write(f"{reply.status} {reply.read().decode()}")
+"""
+
+
+def ask_as(suite, uid, method, target, groups=()):
+    """(status, body) of a request by another user, who reaches the socket by its directory."""
+    folder = os.open(suite.root / "run", os.O_PATH | os.O_DIRECTORY)
+    try:
+        done = subprocess.run(["/usr/bin/python3", "-c", ASK_AS, str(folder), method, target],
+                              user=uid, group=uid, extra_groups=list(groups), pass_fds=[folder],
+                              cwd="/", capture_output=True, text=True, timeout=20, check=True)
+    finally:
+        os.close(folder)
+    status, body = done.stdout.split(" ", 1)
+    return int(status), body
+
+
+@pytest.mark.root
+def test_who_may(cold):
+    """Owner and group may live with their VM, only admins change it; refusals are logged."""
+    daemon = cold.start("vmadmd")
+    create(cold, cold.payload("web0", owner="nobody", group="daemon"))
+    group = grp.getgrnam("daemon").gr_gid
+    owner = pwd.getpwnam("nobody").pw_uid
+    stranger = 64321
+    assert ask_as(cold, stranger, "GET", "/ping")[0] == 200
+    assert ask_as(cold, owner, "GET", "/vm/web0")[0] == 409  # may ask, but it does not run
+    assert ask_as(cold, stranger, "GET", "/vm/web0", [group])[0] == 409
+    for uid, method, target in [(stranger, "GET", "/vm/web0"), (stranger, "POST", "/vm/web0?action=stop"),
+                                (owner, "PUT", "/vm/web0"), (owner, "DELETE", "/vm/web0"),
+                                (owner, "POST", "/vms")]:
+        status, body = ask_as(cold, uid, method, target)
+        assert status == 403 and f"uid {uid} may not" in body, (method, target, body)
+        assert f"refused uid={uid}" in daemon.output()
+    assert call(cold, "DELETE", "/vm/web0").status == 200
