@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <systemd/sd-event.h>
 
 struct err;
@@ -39,6 +40,9 @@ struct http_route {
 	bool tcp;	 /* may be asked over TCP */
 	const char *doc; /* one sentence, for docs/ */
 };
+
+/* The table as Markdown, for the contract page of a daemon. */
+void http_routes_print(FILE *out, const struct http_route *routes, size_t count);
 
 struct http_config {
 	const struct http_route *routes;

@@ -236,6 +236,7 @@ const char *accel_text(const struct supervisor *sup);
 int accel_probe_main(void);
 
 /* --- routes.c --- */
+int routes_print(void); /* for docs/wire-vmstated.md */
 int routes_start(struct supervisor *sup, struct err *err);
 void waiters_check(struct guest *g);
 void waiters_fail(struct guest *g, int r, const char *fmt, ...)

@@ -212,6 +212,8 @@ int main(int argc, char **argv)
 
 	if (argc == 2 && str_eq(argv[1], "--probe-accelerator"))
 		return accel_probe_main();
+	if (argc == 2 && str_eq(argv[1], "--routes"))
+		return routes_print();
 	r = daemon_options(&o, argc, argv, flags, ARRAY_SIZE(flags), &s);
 	if (r <= 0)
 		return r == 0 ? EXIT_OK : EXIT_USAGE;

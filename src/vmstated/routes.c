@@ -317,9 +317,11 @@ static const struct {
 static int signal_number(const char *name)
 {
 	const char *bare = str_starts(name, "SIG") ? name + 3 : name;
+	char *end;
+	long number = strtol(bare, &end, 10);
 
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
-		if (str_eq(signals[i].name, bare) || atoi(bare) == signals[i].number)
+		if (str_eq(signals[i].name, bare) || (*end == '\0' && number == signals[i].number))
 			return signals[i].number;
 	}
 	return -EINVAL;
@@ -478,6 +480,12 @@ static const struct http_route routes[] = {
 	{"POST", "/reload", post_reload, false, "Compares all definitions with the disk."},
 };
 /* clang-format on */
+
+int routes_print(void)
+{
+	http_routes_print(stdout, routes, ARRAY_SIZE(routes));
+	return 0;
+}
 
 static void before(void *ctx)
 {
