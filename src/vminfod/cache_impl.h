@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of the cache: cache.c keeps the VMs, object.c makes one VM's object, body.c the lists. */
+#pragma once
+
+#include "vminfod/cache.h"
+
+struct cached {
+	char uuid[37];
+	bool visible; /* told to the world */
+	bool held;    /* a mutation of it is under way */
+	bool ending;  /* what is told now is its outcome */
+	bool has_deferred;
+	bool shows_unknown;          /* its object depends on a feed's absence */
+	struct catalog_entry *entry; /* NULL: no definition, or none any more */
+	struct vm *ghost;            /* definition as last known of one that runs without */
+	char *facts[FEED_SOURCES];   /* JSON text, NULL: none */
+	unsigned generation[FEED_SOURCES];
+	char *deferred; /* vmadmd's facts that wait for the end of the mutation */
+	char *cause;
+	struct text full, open; /* open.data NULL: the same as full */
+	uint32_t owner_uid, group_gid;
+};
+
+struct feed_state {
+	bool up, ready, ever;
+	bool said; /* its absence is shown in objects */
+	int64_t lost_wall_ms;
+	unsigned generation; /* of its snapshots */
+};
+
+#define FIELD_BODIES 4
+
+struct field_body {
+	char *fields;
+	struct http_body *body;
+	uint64_t used;
+};
+
+struct cached_bodies {
+	struct http_body *whole, *quoted;
+	struct field_body fields[FIELD_BODIES];
+};
+
+struct cache {
+	struct cache_config config;
+	void *by_uuid;       /* tsearch of struct cached */
+	struct cached **vms; /* visible ones, in order of appearance */
+	size_t count;
+	bool started;
+	struct feed_state feeds[FEED_SOURCES];
+	int64_t born_wall_ms;
+	struct cached_bodies bodies[2]; /* [1]: full, [0]: for everybody */
+	uint64_t clock;                 /* of uses of field bodies */
+};
+
+struct cached *cache_find(const struct cache *c, const char *uuid);
+
+/* The object as it is now, with secrets; the caller owns it. v has a definition. */
+json_t *object_make(const struct cache *c, struct cached *v);
+/* The definition in force, NULL: none. */
+const struct vm *object_vm(const struct cached *v);
+/* A VM that runs without a definition, and was not seen with one: as it was started. */
+struct vm *object_started(const struct paths *paths, const char *uuid);
+bool facts_run(const char *facts);
+
+void cache_drop_bodies(struct cache *c);

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One VM's object out of its definition, the facts of two daemons, and what is not known. */
+#include <string.h>
+
+#include "api/names.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/paths.h"
+#include "base/problems.h"
+#include "base/strbuf.h"
+#include "model/model.h"
+#include "model/vm.h"
+#include "ucl/ucl.h"
+#include "vminfod/cache_impl.h"
+
+#define FACT_UNKNOWN "unknown"
+
+static const char *const feed_names[FEED_SOURCES] = {"vmstated", "vmadmd"};
+
+const struct vm *object_vm(const struct cached *v)
+{
+	return v->entry ? v->entry->vm : v->ghost;
+}
+
+static json_t *parsed(const char *facts)
+{
+	json_t *j = NULL;
+
+	if (!facts || json_parse_object(facts, strlen(facts), "facts", &j, NULL) < 0)
+		return json_object();
+	return j;
+}
+
+bool facts_run(const char *facts)
+{
+	AUTO_JSON json_t *j = parsed(facts);
+
+	return json_object_get(j, FACT_PID) != NULL;
+}
+
+static void put_unknown(json_t *facts, enum feed_source from, int64_t wall_ms)
+{
+	char buf[ISO_TIME_LEN];
+	json_t *unknown = json_object_get(facts, FACT_UNKNOWN);
+
+	if (!unknown) {
+		unknown = json_object();
+		(void)json_object_set_new(facts, FACT_UNKNOWN, unknown);
+	}
+	json_put_str(unknown, feed_names[from], clock_iso(wall_ms, buf, sizeof(buf)));
+}
+
+/*
+ * vmstated answers for the lifecycle. With it there, a VM it does not speak of has a definition
+ * and no more ("configured"); with it away, what it last said stays, or nothing is known.
+ */
+static json_t *lifecycle(const struct cache *c, struct cached *v)
+{
+	const struct feed_state *feed = &c->feeds[FEED_OF_VMSTATED];
+	const char *known = v->facts[FEED_OF_VMSTATED];
+	json_t *facts = parsed(known);
+	const char *state = feed->ready ? "configured" : "unknown";
+
+	if (!known) {
+		json_put_str(facts, FACT_ZONE_STATE, state);
+		json_put_str(facts, FACT_STATE, state);
+		v->shows_unknown = true;
+	}
+	if (!feed->ever) {
+		put_unknown(facts, FEED_OF_VMSTATED, c->born_wall_ms);
+		v->shows_unknown = true;
+	} else if (feed->said) {
+		put_unknown(facts, FEED_OF_VMSTATED, feed->lost_wall_ms);
+		v->shows_unknown = true;
+	}
+	return facts;
+}
+
+/* Our own reading of the file is the newer word than vmstated's. */
+static void put_definition(json_t *facts, const struct cached *v)
+{
+	const char *state = v->entry ? (v->entry->error ? "broken" : NULL) : "missing";
+
+	json_put_str(facts, FACT_DEFINITION, state);
+	if (!state || v->entry)
+		json_put_str(facts, FACT_DEFINITION_ERROR, v->entry ? v->entry->error : NULL);
+}
+
+json_t *object_make(const struct cache *c, struct cached *v)
+{
+	const struct feed_state *actor = &c->feeds[FEED_OF_VMADMD];
+	AUTO_JSON json_t *facts = NULL;
+	AUTO_JSON json_t *ours = parsed(v->facts[FEED_OF_VMADMD]);
+
+	v->shows_unknown = false;
+	facts = lifecycle(c, v);
+	put_definition(facts, v);
+	/* Until a creation is complete vmadmd has the word. */
+	(void)json_object_update(facts, ours);
+	if (actor->said && json_object_get(ours, FACT_PROVISIONING)) {
+		put_unknown(facts, FEED_OF_VMADMD, actor->lost_wall_ms);
+		v->shows_unknown = true;
+	}
+	return vm_to_json(object_vm(v), facts, true);
+}
+
+static struct vm *first_vm(const struct ucl_doc *doc, const char *uuid, const char *data)
+{
+	AUTO_PROBLEMS struct problems p = {0};
+	const struct ucl_value *root = ucl_root(doc);
+	struct vm *vm;
+
+	if (root->type != UCL_OBJECT || root->count == 0)
+		return NULL;
+	vm = vm_from_ucl(root->keys[0], root->items[0], uuid, uuid, &p);
+	if (p.errors || !str_eq(vm->uuid, uuid)) {
+		vm_free(vm);
+		return NULL;
+	}
+	vm_finish(vm, data);
+	return vm;
+}
+
+struct vm *object_started(const struct paths *paths, const char *uuid)
+{
+	static const struct ucl_options folded = {.fold_keys = true};
+	AUTO_FREE char *path = path_of_run(paths, uuid, "started.json");
+	AUTO_FREE char *data = path_of_data(paths, uuid, NULL);
+	AUTO_FREE char *text = NULL;
+	AUTO_JSON json_t *j = NULL;
+	struct ucl_doc *doc = NULL;
+	struct vm *vm = NULL;
+	const char *definition;
+	size_t len;
+
+	if (file_read(path, JSON_TEXT_MAX, &text, &len, NULL, NULL) < 0 ||
+	    json_parse_object(text, len, path, &j, NULL) < 0)
+		return NULL;
+	definition = json_get_str(j, "definition", NULL);
+	if (!definition || ucl_parse(path, definition, strlen(definition), &folded, &doc, NULL) < 0)
+		return NULL;
+	vm = first_vm(doc, uuid, data);
+	ucl_free(doc);
+	if (vm) {
+		vm->owner_uid = (uint32_t)json_get_int(j, "owner_uid", UINT32_MAX);
+		vm->group_gid = (uint32_t)json_get_int(j, "group_gid", UINT32_MAX);
+	}
+	return vm;
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What vminfod answers; see routes.h. Source: smartos facts, section 1. */
+#include "vminfod/routes.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/sock.h"
+#include "base/strbuf.h"
+#include "vminfod/cache.h"
+#include "vminfod/events.h"
+#include "vminfod/sources.h"
+
+#define HEARTBEAT_MAX_S 3600u
+
+static struct viewer viewer_of(const struct http_request *req)
+{
+	const struct sock_peer *peer = http_peer(req);
+
+	return (struct viewer){.all = peer && sock_peer_is_admin(peer), .peer = peer};
+}
+
+static void reply_text(struct http_request *req, int status, const char *text)
+{
+	http_reply(req, status, HTTP_JSON, text, strlen(text));
+}
+
+static void get_ping(struct http_request *req, void *ctx)
+{
+	reply_text(req, 200, "{\"ping\":\"pong\"}");
+}
+
+static void get_status(struct http_request *req, void *ctx)
+{
+	const char *full = http_query(req, "full");
+	AUTO_JSON json_t *j = status_make(ctx, full && *full);
+
+	http_reply_json(req, 200, j);
+}
+
+static void reply_fields(struct http_request *req)
+{
+	reply_text(req, 400, "too many fields (at most 64)");
+}
+
+static void get_vms(struct http_request *req, void *ctx)
+{
+	const struct status_of *of = ctx;
+	struct viewer who = viewer_of(req);
+	struct http_body *body;
+
+	if (cache_vms(of->cache, &who, http_query(req, "fields"), &body) < 0) {
+		reply_fields(req);
+		return;
+	}
+	http_reply_body(req, 200, HTTP_JSON, body);
+	http_body_unref(body);
+}
+
+static void get_vm(struct http_request *req, void *ctx)
+{
+	const struct status_of *of = ctx;
+	struct viewer who = viewer_of(req);
+	const char *uuid = http_param(req, "uuid");
+	AUTO_STRBUF struct strbuf sb = {0};
+	AUTO_FREE char *text = NULL;
+
+	switch (cache_vm(of->cache, &who, uuid, http_query(req, "fields"), &sb)) {
+	case 0:
+		http_reply(req, 200, HTTP_JSON, sb.data, sb.len);
+		return;
+	case -ENOENT:
+		text = xasprintf("VM Not Found: %s", uuid);
+		reply_text(req, 404, text);
+		return;
+	default:
+		reply_fields(req);
+	}
+}
+
+/* Seconds of ?heartbeat=, 0 when it is absent or no number. */
+static unsigned heartbeat_of(const struct http_request *req)
+{
+	const char *text = http_query(req, "heartbeat");
+	unsigned long n = text ? strtoul(text, NULL, 10) : 0;
+
+	return n > HEARTBEAT_MAX_S ? HEARTBEAT_MAX_S : (unsigned)n;
+}
+
+static void get_events(struct http_request *req, void *ctx)
+{
+	const struct status_of *of = ctx;
+	struct viewer who = viewer_of(req);
+
+	if (strcmp(http_method(req), "HEAD") == 0)
+		reply_text(req, 200, "");
+	else
+		hub_subscribe(of->hub, req, &who, heartbeat_of(req));
+}
+
+/* The first part of a path decides; what follows it is not looked at. */
+const struct http_route vminfod_routes[VMINFOD_ROUTES] = {
+	{"GET", "/ping", get_ping, true, "Whether vminfod is there."},
+	{"GET", "/ping/..", get_ping, true, "The same."},
+	{"GET", "/status", get_status, true, "What vminfod is doing; full=1 tells more."},
+	{"GET", "/status/..", get_status, true, "The same."},
+	{"GET", "/vms", get_vms, true, "All VM objects; fields=a,b for just these members."},
+	{"GET", "/vms/:uuid", get_vm, true, "One VM object, by uuid or zonename exactly."},
+	{"GET", "/vms/:uuid/..", get_vm, true, "The same."},
+	{"GET", "/events", get_events, true, "The stream of changes; heartbeat=SECONDS."},
+	{"GET", "/events/..", get_events, true, "The same."},
+};
+
+void routes_before(void *ctx)
+{
+	sources_sync(((struct status_of *)ctx)->sources);
+}
+
+void routes_fallback(struct http_request *req, void *ctx)
+{
+	if (strcmp(http_method(req), "GET") != 0 && strcmp(http_method(req), "HEAD") != 0)
+		reply_text(req, 400, "");
+	else
+		reply_text(req, 404, "Unsupported URL Path");
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * /status; see status.h. The original worked off a queue of tasks; here an event is applied when
+ * it is taken, so the queue is shown as what it always is: idle.
+ */
+#include "vminfod/status.h"
+
+#include <malloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "model/vm.h"
+#include "net/http.h"
+#include "store/catalog.h"
+#include "vminfod/cache.h"
+#include "vminfod/events.h"
+#include "vminfod/sources.h"
+#include "vminfod/stamp.h"
+
+static void put_ago(json_t *j, const char *key, uint64_t since_us)
+{
+	char buf[DURATION_LEN];
+
+	json_put_str(j, key, duration_text((clock_us() - since_us) * 1000, buf, sizeof(buf)));
+}
+
+static void put_stamp(json_t *j, const char *key, uint64_t us)
+{
+	char buf[STAMP_LEN];
+
+	json_put_str(j, key, stamp_text(us * 1000, buf, sizeof(buf)));
+}
+
+static json_int_t resident_bytes(void)
+{
+	AUTO_FILE FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long size, resident;
+
+	if (!f || fscanf(f, "%lu %lu", &size, &resident) != 2)
+		return 0;
+	return (json_int_t)resident * sysconf(_SC_PAGESIZE);
+}
+
+static json_t *memory(void)
+{
+	struct mallinfo2 heap = mallinfo2();
+	json_t *j = json_object();
+
+	json_put_int(j, "rss", resident_bytes());
+	json_put_int(j, "heapTotal", (json_int_t)(heap.arena + heap.hblkhd));
+	json_put_int(j, "heapUsed", (json_int_t)(heap.uordblks + heap.hblkhd));
+	return j;
+}
+
+static json_t *queue(void)
+{
+	json_t *j = json_object();
+
+	put_stamp(j, "now", clock_us());
+	json_put_bool(j, "paused", false);
+	json_put_bool(j, "idle", true);
+	(void)json_object_set_new(j, "vasync_queue",
+				  json_pack("{s:i, s:i, s:i, s:{}, s:[]}", "concurrency", 1,
+					    "npending", 0, "nqueued", 0, "pending", "queued"));
+	return j;
+}
+
+static json_t *problems(const struct catalog *catalog)
+{
+	const struct catalog_problem *p;
+	size_t n = catalog_problems(catalog, &p);
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < n; i++) {
+		json_t *row = json_object();
+
+		json_put_str(row, "file", p[i].file);
+		json_put_str(row, "text", p[i].text);
+		json_put_str(row, "name", p[i].name);
+		(void)json_array_append_new(list, row);
+	}
+	return list;
+}
+
+static json_t *files(const struct catalog *catalog)
+{
+	const struct catalog_stats *s = catalog_stats(catalog);
+	json_t *j = json_object();
+
+	json_put_int(j, "events", (json_int_t)s->events);
+	json_put_int(j, "reloads", (json_int_t)s->reloads);
+	json_put_int(j, "overflows", (json_int_t)s->overflows);
+	json_put_int(j, "lost", (json_int_t)s->lost);
+	json_put_int(j, "scans", (json_int_t)s->scans);
+	return j;
+}
+
+static json_t *events(const struct hub *hub)
+{
+	const struct hub_stats *s = hub_stats(hub);
+	json_t *j = json_object();
+
+	json_put_int(j, "records", (json_int_t)s->records);
+	json_put_int(j, "listenersFull", (json_int_t)s->full);
+	json_put_int(j, "listenersStalled", (json_int_t)s->stalled);
+	return j;
+}
+
+static void put_ours(json_t *j, const struct status_of *of)
+{
+	struct catalog *catalog = sources_catalog(of->sources);
+
+	json_put_str(j, "version", DROVER_VERSION);
+	(void)json_object_set_new(j, "feeds", sources_feeds(of->sources));
+	json_put_int(j, "mutations", (json_int_t)sources_holds(of->sources));
+	(void)json_object_set_new(j, "files", files(catalog));
+	(void)json_object_set_new(j, "events", events(of->hub));
+	json_put_int(j, "connections", (json_int_t)http_server_connections(of->http));
+	(void)json_object_set_new(j, "problems", problems(catalog));
+}
+
+static json_t *refresh_log(const struct sources *sources)
+{
+	const struct scan_log *logs;
+	size_t n = sources_scans(sources, &logs);
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < n; i++) {
+		json_t *row = json_pack("{s:[], s:[]}", "cacheChanges", "vmChanges");
+		char took[DURATION_LEN];
+
+		put_stamp(row, "started", logs[i].started_us);
+		put_stamp(row, "ended", logs[i].ended_us);
+		json_put_str(row, "took",
+			     duration_text((logs[i].ended_us - logs[i].started_us) * 1000, took,
+					   sizeof(took)));
+		put_ago(row, "endedAgo", logs[i].ended_us);
+		json_put_int(row, "lost", (json_int_t)logs[i].lost);
+		(void)json_array_append_new(list, row);
+	}
+	return list;
+}
+
+static json_t *watcher(struct catalog *catalog)
+{
+	json_t *j = json_object();
+	json_t *watching = json_array();
+
+	json_put_bool(j, "running", true);
+	json_put_int(j, "watcher_pid", getpid());
+	for (size_t i = 0; i < catalog_count(catalog); i++) {
+		const char *file = catalog_at(catalog, i)->vm->file;
+
+		if (file)
+			(void)json_array_append_new(watching, json_string(file));
+	}
+	(void)json_object_set_new(j, "watching", watching);
+	(void)json_object_set_new(j, "not_yet_watching", json_array());
+	(void)json_object_set_new(j, "pending_actions", json_object());
+	return j;
+}
+
+json_t *status_make(const struct status_of *of, bool full)
+{
+	json_t *j = json_object();
+	const struct scan_log *logs;
+	size_t n = sources_scans(of->sources, &logs);
+	char date[ISO_TIME_LEN];
+
+	json_put_int(j, "pid", getpid());
+	put_ago(j, "uptime", of->started_us);
+	(void)json_object_set_new(j, "memory", memory());
+	json_put_str(j, "state", "running");
+	json_put_str(j, "status", "working");
+	json_put_int(j, "numVms", (json_int_t)cache_count(of->cache));
+	json_put_str(j, "curDate", clock_iso(clock_wall_ms(), date, sizeof(date)));
+	put_stamp(j, "curTime", clock_us());
+	(void)json_object_set_new(j, "queue", queue());
+	if (n > 0)
+		put_ago(j, "lastRefresh", logs[n - 1].ended_us);
+	else
+		(void)json_object_set_new(j, "lastRefresh", json_null());
+	(void)json_object_set_new(j, "refreshErrors", json_array());
+	(void)json_object_set_new(j, "eventsListeners", hub_status(of->hub));
+	if (full) {
+		(void)json_object_set_new(j, "refreshLog", refresh_log(of->sources));
+		(void)json_object_set_new(j, "fswatcher", watcher(sources_catalog(of->sources)));
+	}
+	put_ours(j, of);
+	return j;
+}

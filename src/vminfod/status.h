@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The answer of /status: the original's members in its order, then ours. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cache;
+struct http_server;
+struct hub;
+struct sources;
+
+struct status_of {
+	struct cache *cache;
+	struct hub *hub;
+	struct sources *sources;
+	struct http_server *http;
+	uint64_t started_us;
+};
+
+/* full: also refreshLog and fswatcher. The caller owns it. Source: smartos facts, section 3.4. */
+json_t *status_make(const struct status_of *of, bool full);
