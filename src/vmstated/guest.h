@@ -170,8 +170,13 @@ json_t *hooks_state(const struct guest *g); /* NULL when none runs */
 void hooks_free(struct guest *g);
 const char *hooks_running(const struct guest *g);
 
+/* --- disks.c --- */
+void disks_prepare(struct guest *g); /* goes on with launch_process or launch_failed */
+
 /* --- launch.c --- */
 void guest_launch(struct guest *g);
+void launch_process(struct guest *g);
+void launch_failed(struct guest *g, const struct err *err);
 void guest_launch_cleanup(struct guest *g);
 int guest_watch_qemu(struct guest *g, pid_t pid, uint64_t start, struct err *err);
 

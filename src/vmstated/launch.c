@@ -20,16 +20,15 @@
 #include "base/sock.h"
 #include "base/strbuf.h"
 #include "daemon/daemon.h"
-#include "qemu/image.h"
 #include "qemu/qmp.h"
 #include "qemu/recorder.h"
 #include "store/write.h"
 #include "vmstated/guest.h"
 
+#define VARS_MAX  (16u << 20)
 #define LAUNCH_MS 60000u /* until QEMU's first answer; a host under load starts many at once */
-#define IMAGE_MS  600000u
 
-static void launch_failed(struct guest *g, const struct err *err)
+void launch_failed(struct guest *g, const struct err *err)
 {
 	g->end = (struct last_exit){
 		.set = true, .cause = END_START_ERROR, .wall_ms = clock_wall_ms()};
@@ -117,6 +116,30 @@ static int listen_in_run(struct guest *g, const char *name, int *ret_fd, struct 
 	return sock_listen(path, 0600, ret_fd, err);
 }
 
+/* The firmware's variables: a copy of its template, of this VM alone, made at the first start. */
+static int prepare_vars(struct guest *g, char **ret, struct err *err)
+{
+	const char *bootrom = g->started->bootrom;
+	AUTO_FREE char *template = bootrom ? qemu_vars_template(bootrom) : NULL;
+	AUTO_FREE char *path = NULL;
+	AUTO_FREE char *data = NULL;
+	size_t len;
+	int r;
+
+	if (!template)
+		return 0;
+	path = path_of_data(&g->sup->paths, g->uuid, "nvram.fd");
+	if (!file_exists(path)) {
+		r = file_read(template, VARS_MAX, &data, &len, NULL, err);
+		if (r == 0)
+			r = file_write(path, data, len, 0600, FILE_NO_SYNC, err);
+		if (r < 0)
+			return err_wrap(err, r, "bootrom");
+	}
+	*ret = steal_ptr(path);
+	return 0;
+}
+
 static int prepare_fds(struct guest *g, struct qemu_fds *f, struct err *err)
 {
 	AUTO_FREE char *dir = path_of_run(&g->sup->paths, g->uuid, NULL);
@@ -184,12 +207,16 @@ static int spawn(struct guest *g, const struct argv *argv, const struct qemu_fds
 static int start_process(struct guest *g, struct err *err)
 {
 	struct qemu_fds f = {.mon = -1, .qmp = -1, .ttya = -1, .ttyb = -1, .agent = -1, .lock = -1};
+	AUTO_FREE char *vars = NULL;
 	struct argv argv = {0};
 	int r;
 
 	for (size_t i = 0; i < ARRAY_SIZE(f.taps); i++)
 		f.taps[i] = -1;
 	r = prepare_fds(g, &f, err);
+	if (r == 0)
+		r = prepare_vars(g, &vars, err);
+	f.vars = vars;
 	if (r == 0)
 		r = qemu_argv(g->started, &g->sup->caps, &f, &argv, err);
 	if (r == 0)
@@ -208,7 +235,7 @@ static bool uses_kvm(const struct guest *g)
 	       (g->started->accel == ACCEL_AUTO && g->sup->caps.kvm);
 }
 
-static void spawn_now(struct guest *g)
+void launch_process(struct guest *g)
 {
 	struct err err = {0};
 
@@ -228,106 +255,6 @@ static void spawn_now(struct guest *g)
 	if (monitor_open(g, &err) < 0 || console_open(g, &err) < 0)
 		log_warn("vm=%s %s", g->uuid, err.msg);
 	(void)timer_set(g->sup->event, &g->launch_timer, LAUNCH_MS, not_answering, g);
-}
-
-/* --- disks --- */
-
-static void next_disk(struct guest *g, size_t from);
-
-struct making {
-	struct guest *guest;
-	size_t disk;
-};
-
-static void image_made(void *ctx, const struct child_exit *how, const char *out, const char *errors)
-{
-	struct making *m = ctx;
-	struct guest *g = m->guest;
-	size_t at = m->disk;
-	struct err err = {0};
-
-	free(m);
-	if (how->known && how->code == CLD_EXITED && how->status == 0) {
-		next_disk(g, at + 1);
-		return;
-	}
-	(void)err_set(&err, EIO, "disks[%zu]: cannot make '%s': %.300s", at,
-		      g->started->disks[at]->path, errors);
-	launch_failed(g, &err);
-}
-
-/* A disk with a size in our data directory is made at the first start; others must be there. */
-static int make_disk(struct guest *g, size_t i, struct err *err)
-{
-	const struct disk *d = g->started->disks[i];
-	struct argv argv = {0};
-	struct making *m;
-	struct child_spec spec = {.in = -1, .out = -1, .errfd = -1, .timeout_ms = IMAGE_MS};
-	struct child *child;
-	int r;
-
-	if (d->size_mib == 0)
-		return err_set(err, ENOENT, "disks[%zu].path: '%s' does not exist", i,
-			       d->path ? d->path : "");
-	m = xcalloc(1, sizeof(*m));
-	*m = (struct making){.guest = g, .disk = i};
-	image_create_argv(d, NULL, &argv);
-	spec.argv = (const char *const *)argv.items;
-	guestlog_printf(g, "vmstated", "making disk '%s'", d->path);
-	r = child_run(g->sup->event, &spec, 4096, image_made, m, &child, err);
-	argv_done(&argv);
-	if (r < 0)
-		free(m);
-	return r;
-}
-
-static int check_disk(struct guest *g, size_t i, bool *ret_missing, struct err *err)
-{
-	struct disk *d = g->started->disks[i];
-	struct image_info info;
-	int r;
-
-	*ret_missing = false;
-	if (!d->path || image_protocol(d->path))
-		return 0;
-	r = image_probe(d->path, &info, err);
-	if (r == -ENOENT) {
-		*ret_missing = true;
-		return 0;
-	}
-	if (r < 0)
-		return err_wrap(err, r, "disks[%zu].path", i);
-	if (d->format == FORMAT_AUTO)
-		d->format = info.format == IMAGE_QCOW2 ? FORMAT_QCOW2 : FORMAT_RAW;
-	return 0;
-}
-
-static void next_disk(struct guest *g, size_t from)
-{
-	struct err err = {0};
-	bool missing;
-
-	for (size_t i = from; i < g->started->ndisks; i++) {
-		int r = check_disk(g, i, &missing, &err);
-
-		if (r == 0 && missing) {
-			AUTO_FREE char *dir = path_of_data(&g->sup->paths, g->uuid, NULL);
-
-			r = dir_make(dir, 0700, &err);
-			if (r == 0)
-				r = make_disk(g, i, &err);
-			if (r == 0) {
-				if (g->started->disks[i]->format == FORMAT_AUTO)
-					g->started->disks[i]->format = FORMAT_QCOW2;
-				return;
-			}
-		}
-		if (r < 0) {
-			launch_failed(g, &err);
-			return;
-		}
-	}
-	spawn_now(g);
 }
 
 static int check_kernel(const struct vm *vm, struct err *err)
@@ -361,7 +288,7 @@ static void launch_known(void *ctx)
 	if (r < 0)
 		launch_failed(g, &err);
 	else
-		next_disk(g, 0);
+		disks_prepare(g);
 }
 
 void guest_launch(struct guest *g)

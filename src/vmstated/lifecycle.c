@@ -295,6 +295,8 @@ int guest_start(struct guest *g, const char *by, struct err *err)
 	timer_stop(g->restart_timer);
 	vm_free(g->started);
 	g->started = vm_copy(g->def->vm);
+	if (g->order)
+		replace_str(&g->started->boot, steal_ptr(g->order));
 	g->target = TARGET_NONE;
 	g->forced = g->asked = g->hook_failed = g->restarting = false;
 	g->zoneid++;

@@ -249,16 +249,25 @@ static void answer(struct command *c, struct http_request *req, int r, enum goal
 	json_decref(c->body);
 }
 
+/* "cd", "order=cd", "once=d" and combinations, as vmadm start takes them. */
+static char *boot_of(const char *order)
+{
+	return strchr(order, '=') && strchr(order, '=') < order + strcspn(order, ",")
+		       ? xstrdup(order)
+		       : xasprintf("order=%s", order);
+}
+
 static void post_start(struct http_request *req, void *ctx)
 {
 	struct err err = {0};
 	struct command c;
-	char uuid[37];
+	const char *order;
 	int r;
 
 	if (!take_command(&c, req, ctx))
 		return;
-	(void)snprintf(uuid, sizeof(uuid), "%s", c.guest->uuid);
+	order = json_get_str(c.body, "order", NULL);
+	replace_str(&c.guest->order, order ? boot_of(order) : NULL);
 	r = guest_start(c.guest, c.by, &err);
 	answer(&c, req, r, GOAL_RUNNING, c.guest->zoneid, &err);
 }
