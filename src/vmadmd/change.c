@@ -84,6 +84,10 @@ static void change_go(struct change *c)
 	struct err err = {0};
 	int r = 0;
 
+	if (!c->running) { /* it may have stood in line: judge by what is so now */
+		feed_client_drain(c->d->states);
+		catalog_sync(c->d->catalog);
+	}
 	c->running = true;
 	while (c->step < c->kind->nsteps) {
 		err = (struct err){0};

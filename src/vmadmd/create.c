@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "model/props.h"
+#include "net/feed.h"
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/change.h"
@@ -180,6 +181,7 @@ static int answer(struct change *c, struct err *err)
 	AUTO_JSON json_t *out = json_object();
 	struct err text = {0};
 
+	feed_client_drain(c->d->states); /* vmstated told the state before it answered */
 	json_put_str(out, "uuid", c->uuid);
 	json_put_str(out, "name", c->new->name);
 	json_put_str(out, "state", guest_state(c->d, c->uuid));

@@ -44,6 +44,7 @@ struct guest {
 	json_t *provisioning; /* facts of ours while a change is under way, NULL: none */
 	struct qmp *qmp;
 	json_int_t qmp_pid; /* of the QEMU the monitor belongs to */
+	bool qmp_silent;    /* it did not greet, and the log says so */
 	sd_event_source *retry;
 	struct monitor_command *commands; /* without an answer */
 	struct vnc vnc;

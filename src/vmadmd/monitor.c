@@ -42,6 +42,7 @@ static void on_ready(void *ctx, struct qmp *q)
 	struct guest *g = ctx;
 
 	log_debug("vm=%s monitor ready", g->uuid);
+	g->qmp_silent = false;
 	vnc_apply(g);
 }
 
@@ -49,11 +50,12 @@ static void on_closed(void *ctx, struct qmp *q, int r, const struct err *err)
 {
 	struct guest *g = ctx;
 
-	if (r == -ETIMEDOUT)
+	if (r == -ETIMEDOUT && !g->qmp_silent)
 		log_warn("vm=%s monitor did not greet: QEMU hangs or talks to another client",
 			 g->uuid);
 	else
 		log_debug("vm=%s monitor closed: %s", g->uuid, err_text(err, r));
+	g->qmp_silent = r == -ETIMEDOUT;
 	g->qmp = NULL;
 	qmp_free(q);
 	vnc_close(g);

@@ -24,7 +24,6 @@ static int check(struct change *c, struct err *err)
 	struct catalog_entry *e;
 	int r;
 
-	catalog_sync(c->d->catalog);
 	e = change_entry(c, err);
 	if (!e)
 		return -ENOENT;
