@@ -20,13 +20,15 @@ struct vm;
  * written). Problems carry FILE:LINE:COLUMN; unknown keys name the nearest known one. Returns a
  * VM even when there are problems (then not to be used but for its name), never NULL.
  * ns: host uuid; the uuid, when not given, is version 5 of ns and "<dir name>/<section name>".
+ * dir: the folder of the file; relative paths of the definition start there (vm_finish).
  */
 struct vm *vm_from_ucl(const char *section, const struct ucl_value *value, const char *ns,
 		       const char *dir, struct problems *p);
 
 /*
  * One VM from a create payload. Problems carry the JSON path ("nics[1].mac"). Unknown properties,
- * those not allowed on create, missing and bad ones are all reported.
+ * those not allowed on create, missing and bad ones are all reported. Returns a VM in any case,
+ * not to be used when there are problems; the findings of vm_finish and vm_validate may follow.
  */
 struct vm *vm_from_payload(const json_t *payload, struct problems *p);
 
@@ -41,12 +43,14 @@ void vm_finish(struct vm *vm, const char *data_dir);
 /* All rules that concern one VM alone, in field order. where of the findings: JSON path. */
 void vm_validate(const struct vm *vm, struct problems *p);
 
-/* Rules between two VMs: same name, uuid, MAC, fixed vnc_port, IP in one tag and vlan. */
+/* Rules between two VMs, which are not the same one: same name, uuid, MAC, fixed vnc_port, IP in
+ * one tag and vlan. */
 void vm_conflicts(const struct vm *vm, const struct vm *other, struct problems *p);
 
 /*
  * The VM object, members in the order of the table. facts (may be NULL): members of runtime rows
  * by their name, and overrides. secrets: include vnc_password, internal_metadata and the like.
+ * Without facts the VM is installed and stopped. Values of facts are shared, not copied.
  */
 json_t *vm_to_json(const struct vm *vm, const json_t *facts, bool secrets);
 
@@ -71,8 +75,10 @@ void vm_changes_done(struct vm_changes *c);
 
 /*
  * Apply an update payload (add_, remove_, update_ for disks and nics; set_, remove_ for the maps;
- * plain keys otherwise) to a copy of vm. state: the VM's `state` ("stopped", "running"), for
- * rules that depend on it. Returns the finished new VM, or NULL with problems.
+ * plain keys otherwise) to a copy of vm, which is finished. state: the VM's `state` ("stopped",
+ * "running"), for rules that depend on it. Returns the finished new VM, or NULL with problems;
+ * warnings may come with either. A value that is there already is no change; members that follow
+ * from what was changed (max_physical_memory from ram) are in the list too.
  */
 struct vm *vm_update(const struct vm *vm, const json_t *payload, const char *state,
 		     struct vm_changes *ret_changes, struct problems *p);
