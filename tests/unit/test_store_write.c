@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -86,7 +87,7 @@ static int setup(void **state)
 {
 	struct world *w = xcalloc(1, sizeof(*w));
 
-	(void)strcpy(w->root, "/tmp/test_write.XXXXXX");
+	(void)snprintf(w->root, sizeof(w->root), "/tmp/test_write.XXXXXX");
 	assert_non_null(mkdtemp(w->root));
 	assert_int_equal(paths_init(&w->paths, w->root, NULL), 0);
 	*state = w;

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -102,7 +103,7 @@ static int setup(void **state)
 	struct catalog_config files = {
 		.paths = &w->paths, .metadata = true, .changed = cache_on_catalog};
 
-	(void)strcpy(w->root, "/tmp/test_cache.XXXXXX");
+	(void)snprintf(w->root, sizeof(w->root), "/tmp/test_cache.XXXXXX");
 	assert_non_null(mkdtemp(w->root));
 	assert_int_equal(paths_init(&w->paths, w->root, NULL), 0);
 	w->cache = cache_new(&config);
