@@ -10,17 +10,21 @@
 #include <string.h>
 
 #include "api/status.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "daemon/child.h"
+#include "daemon/daemon.h"
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/auth.h"
 #include "vmadmd/guest.h"
+
+#define GRACE_STEP_MS 20u
 
 static void change_free(struct change *c)
 {
@@ -28,6 +32,7 @@ static void change_free(struct change *c)
 		feed_wait_cancel(c->wait);
 	if (c->child)
 		child_forget(c->child);
+	sd_event_source_disable_unref(c->grace);
 	free(c->command);
 	free(c->start_error);
 	json_decref(c->payload);
@@ -218,11 +223,23 @@ int step_images(struct change *c, struct err *err)
 	return r < 0 ? r : STEP_WAIT;
 }
 
+static int on_grace(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	(void)step_seen(ctx, NULL);
+	return 0;
+}
+
 static void on_seen(void *ctx, bool confirmed)
 {
 	struct change *c = ctx;
 
 	c->wait = NULL;
+	/* A vminfod that lost us with our restart is about to come back: it is to see this whole.
+	 */
+	if (!confirmed && clock_ms() < c->d->started_ms + GRACE_MS) {
+		(void)timer_set(c->d->event, &c->grace, GRACE_STEP_MS, on_grace, c);
+		return;
+	}
 	c->confirmed = confirmed;
 	change_next(c);
 }

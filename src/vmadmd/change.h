@@ -71,6 +71,7 @@ struct change {
 	char *start_error; /* the VM is there but did not start */
 
 	struct feed_wait *wait;
+	sd_event_source *grace;
 	struct child *child;
 };
 

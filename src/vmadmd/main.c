@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "api/status.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -139,6 +140,7 @@ static int open_feeds(struct vmadmd *d, struct err *err)
 						  .ctx = d};
 	int r = feed_server_new(d->event, &server, &d->feed, err);
 
+	d->started_ms = clock_ms();
 	if (r == 0)
 		r = feed_client_new(d->event, &client, &d->states, err);
 	return r;

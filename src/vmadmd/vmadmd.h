@@ -30,6 +30,7 @@ struct guest;
 struct vm;
 
 #define QMP_ANSWER_MS    5000u /* how long QEMU has for one answer */
+#define GRACE_MS         500u  /* after our start, for vminfod to find our feed again */
 #define MONITOR_RETRY_MS 500u  /* between attempts to reach a monitor */
 
 struct vmadmd {
@@ -45,7 +46,8 @@ struct vmadmd {
 	struct change *changes; /* oldest first; one at a time per VM */
 	struct autoboot *autoboot;
 	enum file_sync sync;
-	uid_t uid; /* our own user */
+	uint64_t started_ms; /* when our feed began to be there */
+	uid_t uid;           /* our own user */
 };
 
 /* --- routes.c --- */
