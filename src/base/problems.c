@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/mem.h"
@@ -66,6 +67,12 @@ void problems_join(struct problems *p, struct problems *from)
 	problems_done(from);
 }
 
+/* A place in a file does not tell the property; a JSON path does. */
+static bool needs_key(const struct problem *item)
+{
+	return item->key && strchr(item->where, ':') && !strstr(item->text, item->key);
+}
+
 char *problems_text(const struct problems *p)
 {
 	struct strbuf sb = {0};
@@ -76,8 +83,11 @@ char *problems_text(const struct problems *p)
 
 			if ((item->kind == PROBLEM_WARNING) != (pass == 1))
 				continue;
-			strbuf_printf(&sb, "%s%s%s%s", sb.len ? "; " : "", item->where,
-				      item->where[0] ? ": " : "", item->text);
+			strbuf_printf(&sb, "%s%s%s", sb.len ? "; " : "", item->where,
+				      item->where[0] ? ": " : "");
+			if (needs_key(item))
+				strbuf_printf(&sb, "%s: ", item->key);
+			strbuf_puts(&sb, item->text);
 		}
 	}
 	return strbuf_steal(&sb);

@@ -211,11 +211,9 @@ struct vm *vm_from_payload(const json_t *payload, struct problems *p)
 
 	if (!json_is_object(payload)) {
 		problems_add(p, PROBLEM_BAD_VALUE, NULL, NULL,
-			     "the payload is not an object (want { \"brand\": \"kvm\", ... })");
+			     "the payload is not an object (want { \"alias\": ..., ... })");
 		return vm;
 	}
-	if (!json_object_get(payload, "brand"))
-		problems_add(p, PROBLEM_MISSING, "brand", "brand", "is required (want \"kvm\")");
 	/* Drivers first: models of disks and NICs are inherited from them. */
 	for (int elements = 0; elements < 2; elements++) {
 		json_object_foreach ((json_t *)payload, name, value) {
