@@ -18,7 +18,7 @@
  */
 #define FEED_VERSION 1
 #define FEED_HELLO   "hello"
-#define FEED_VM	     "vm"
+#define FEED_VM      "vm"
 #define FEED_GONE    "gone"
 #define FEED_READY   "ready"
 #define FEED_BEGIN   "begin"
@@ -34,28 +34,28 @@
  * Facts vmstated sends per VM (members absent when they do not apply). Those without a note are
  * members of the VM object under the same name.
  */
-#define FACT_SUPERVISOR_STATE "supervisor_state" /* label of the state table: "RUNNING" */
-#define FACT_ZONE_STATE	      "zone_state"
-#define FACT_STATE	      "state"
-#define FACT_PID	      "pid"
-#define FACT_ZONEID	      "zoneid"
-#define FACT_BOOT_TIMESTAMP   "boot_timestamp"
-#define FACT_EXIT_STATUS      "exit_status"
-#define FACT_EXIT_TIMESTAMP   "exit_timestamp"
-#define FACT_LAST_EXIT	      "last_exit" /* {cause, detail, time, status?, signal?} */
-#define FACT_TRANSITION_TO    "transition_to"
+#define FACT_SUPERVISOR_STATE  "supervisor_state" /* label of the state table: "RUNNING" */
+#define FACT_ZONE_STATE        "zone_state"
+#define FACT_STATE             "state"
+#define FACT_PID               "pid"
+#define FACT_ZONEID            "zoneid"
+#define FACT_BOOT_TIMESTAMP    "boot_timestamp"
+#define FACT_EXIT_STATUS       "exit_status"
+#define FACT_EXIT_TIMESTAMP    "exit_timestamp"
+#define FACT_LAST_EXIT         "last_exit" /* {cause, detail, time, status?, signal?} */
+#define FACT_TRANSITION_TO     "transition_to"
 #define FACT_TRANSITION_EXPIRE "transition_expire"
-#define FACT_FAILED	      "failed" /* text: why */
-#define FACT_READY	      "ready"
-#define FACT_LAST_RESET	      "last_reset"
-#define FACT_RESETS	      "resets"
-#define FACT_INIT_RESTARTS    "init_restarts"
-#define FACT_DEFINITION	      "definition" /* "broken" or "missing", with definition_error */
-#define FACT_DEFINITION_ERROR "definition_error"
-#define FACT_PENDING	      "pending" /* true: definition differs from the one running */
-#define FACT_RUN_STATE	      "run_state" /* QEMU's: running, paused, io-error, ... */
-#define FACT_QMP	      "qmp"	  /* "unresponsive" or "busy" with qmp_since */
-#define FACT_ACCEL	      "accel_in_use"
+#define FACT_FAILED            "failed" /* text: why */
+#define FACT_READY             "ready"
+#define FACT_LAST_RESET        "last_reset"
+#define FACT_RESETS            "resets"
+#define FACT_INIT_RESTARTS     "init_restarts"
+#define FACT_DEFINITION        "definition" /* "broken" or "missing", with definition_error */
+#define FACT_DEFINITION_ERROR  "definition_error"
+#define FACT_PENDING           "pending"   /* true: definition differs from the one running */
+#define FACT_RUN_STATE         "run_state" /* QEMU's: running, paused, io-error, ... */
+#define FACT_QMP               "qmp"       /* "unresponsive" or "busy" with qmp_since */
+#define FACT_ACCEL             "accel_in_use"
 /* Facts of vmadmd. */
-#define FACT_PROVISIONING     "provisioning"
-#define FACT_VNC	      "vnc" /* {host, port, display}; merged into info, not the object */
+#define FACT_PROVISIONING "provisioning"
+#define FACT_VNC          "vnc" /* {host, port, display}; merged into info, not the object */

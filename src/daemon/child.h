@@ -12,16 +12,17 @@ struct err;
 struct child;
 
 struct child_spec {
-	const char *const *argv; /* NULL-terminated; argv[0] with a slash is run as it is, else by PATH */
-	const char *const *env;	 /* NULL-terminated, NULL: ours */
-	const char *cwd;	 /* NULL: ours */
-	int in, out, errfd;	 /* descriptors for 0, 1, 2; -1: /dev/null. Borrowed */
-	const int *keep;	 /* other descriptors that stay open under the same number. Borrowed */
+	const char *const
+		*argv; /* NULL-terminated; argv[0] with a slash is run as it is, else by PATH */
+	const char *const *env; /* NULL-terminated, NULL: ours */
+	const char *cwd;        /* NULL: ours */
+	int in, out, errfd;     /* descriptors for 0, 1, 2; -1: /dev/null. Borrowed */
+	const int *keep; /* other descriptors that stay open under the same number. Borrowed */
 	size_t nkeep;
 	bool group;   /* lead a process group of its own */
 	bool session; /* lead a session of its own (implies group) */
 	bool no_new_privs;
-	bool drop;  /* set uid, gid and clear groups */
+	bool drop; /* set uid, gid and clear groups */
 	uid_t uid;
 	gid_t gid;
 	uint64_t timeout_ms; /* 0: none; then the group (or process) is killed with SIGKILL */

@@ -24,8 +24,8 @@ struct daemon_options {
 
 /* A row per option of a program beside the common ones. */
 struct daemon_flag {
-	char letter;	     /* 'c', or 0 for a long option only */
-	const char *name;    /* "check" */
+	char letter;          /* 'c', or 0 for a long option only */
+	const char *name;     /* "check" */
 	const char *argument; /* "DIR" in the usage text, NULL for a flag */
 	int (*set)(void *ctx, const char *value, struct err *err);
 	const char *doc;
@@ -36,8 +36,8 @@ struct daemon_flag {
  * 1 to go on; 0 after -h or --version (printed, exit 0); -EINVAL after a usage error was printed
  * on stderr (exit EXIT_USAGE).
  */
-int daemon_options(struct daemon_options *o, int argc, char **argv,
-		   const struct daemon_flag *flags, size_t nflags, void *ctx);
+int daemon_options(struct daemon_options *o, int argc, char **argv, const struct daemon_flag *flags,
+		   size_t nflags, void *ctx);
 void daemon_options_done(struct daemon_options *o);
 
 /*

@@ -20,8 +20,7 @@ typedef void (*call_done)(void *ctx, int r, int status, const char *body, size_t
  * Send it; done runs exactly once, never before this returns. Any failure to connect is reported
  * through done as well. body may be NULL. timeout_ms 0: none.
  */
-struct call *call_start(sd_event *event, const char *socket, const char *method,
-			const char *target, const char *body, uint64_t timeout_ms, call_done done,
-			void *ctx);
+struct call *call_start(sd_event *event, const char *socket, const char *method, const char *target,
+			const char *body, uint64_t timeout_ms, call_done done, void *ctx);
 /* Forget it: done will not run. */
 void call_cancel(struct call *c);

@@ -16,10 +16,10 @@ struct err;
 struct feed_server;
 struct feed_client;
 
-#define FEED_CONFIRM_MS 1000u	  /* how long a command waits for the acknowledgement */
-#define FEED_QUEUE_MAX	(16u << 20) /* bytes queued for one subscriber */
-#define FEED_LINE_MAX	(1u << 20)
-#define FEED_RETRY_MS	200u /* between attempts to reach a server */
+#define FEED_CONFIRM_MS 1000u       /* how long a command waits for the acknowledgement */
+#define FEED_QUEUE_MAX  (16u << 20) /* bytes queued for one subscriber */
+#define FEED_LINE_MAX   (1u << 20)
+#define FEED_RETRY_MS   200u /* between attempts to reach a server */
 
 struct feed_server_config {
 	const char *path;   /* of the socket; mode 0600 */

@@ -20,15 +20,16 @@ struct http_request; /* alive until answered (or its client is gone and on_gone 
 struct http_stream;
 struct http_body; /* immutable bytes, counted references */
 
-#define HTTP_BODY_MAX	  (1u << 20) /* of a request, bytes; larger is 413 */
-#define HTTP_TARGET_MAX	  4096u
-#define HTTP_HEADER_MAX	  16384u
-#define HTTP_CONNECTIONS  2000u
-#define HTTP_HEAD_MS	  10000u /* from accept, or first byte of the next request, to the headers' end */
-#define HTTP_BODY_MS	  30000u
-#define HTTP_IDLE_MS	  60000u
-#define HTTP_STREAM_EVENTS 1024u /* default bounds of one stream's queue */
-#define HTTP_STREAM_BYTES  (4u << 20)
+#define HTTP_BODY_MAX    (1u << 20) /* of a request, bytes; larger is 413 */
+#define HTTP_TARGET_MAX  4096u
+#define HTTP_HEADER_MAX  16384u
+#define HTTP_CONNECTIONS 2000u
+#define HTTP_HEAD_MS                                                                               \
+	10000u /* from accept, or first byte of the next request, to the headers' end */
+#define HTTP_BODY_MS         30000u
+#define HTTP_IDLE_MS         60000u
+#define HTTP_STREAM_EVENTS   1024u /* default bounds of one stream's queue */
+#define HTTP_STREAM_BYTES    (4u << 20)
 #define HTTP_STREAM_STALL_MS 30000u
 
 typedef void (*http_handler)(struct http_request *req, void *ctx);
@@ -37,7 +38,7 @@ struct http_route {
 	const char *method;  /* "GET"; GET also serves HEAD; "*" is any */
 	const char *pattern; /* "/vms/:id"; a last part ".." takes the rest of the path */
 	http_handler handler;
-	bool tcp;	 /* may be asked over TCP */
+	bool tcp;        /* may be asked over TCP */
 	const char *doc; /* one sentence, for docs/ */
 };
 
@@ -48,7 +49,8 @@ struct http_config {
 	const struct http_route *routes;
 	size_t nroutes;
 	void *ctx; /* for the handlers */
-	/* Called before each handler: the place where queued file events are taken in. May be NULL. */
+	/* Called before each handler: the place where queued file events are taken in. May be NULL.
+	 */
 	void (*before)(void *ctx);
 	/* When no route fits; NULL: 404 (405 for a known path) with our JSON error. */
 	http_handler fallback;
@@ -66,7 +68,7 @@ size_t http_server_connections(const struct http_server *s);
 
 /* --- a request --- */
 const char *http_method(const struct http_request *req);
-const char *http_path(const struct http_request *req);			  /* normalised */
+const char *http_path(const struct http_request *req);                    /* normalised */
 const char *http_param(const struct http_request *req, const char *name); /* ":id" as "id" */
 /* Decoded query (or form-encoded body) argument, NULL when absent; the body wins. */
 const char *http_query(const struct http_request *req, const char *name);
@@ -100,10 +102,10 @@ const char *http_body_data(const struct http_body *b, size_t *ret_len);
 
 /* --- streams --- */
 enum http_stream_end {
-	HTTP_STREAM_CLIENT, /* the client left */
-	HTTP_STREAM_FULL,   /* its queue was full */
+	HTTP_STREAM_CLIENT,  /* the client left */
+	HTTP_STREAM_FULL,    /* its queue was full */
 	HTTP_STREAM_STALLED, /* it took nothing for HTTP_STREAM_STALL_MS */
-	HTTP_STREAM_CLOSED, /* http_stream_close, or the server ended */
+	HTTP_STREAM_CLOSED,  /* http_stream_close, or the server ended */
 };
 
 struct http_stream_config {

@@ -52,7 +52,7 @@ struct http_server {
 	int reserve_fd; /* given up for a moment to refuse a client when descriptors are used up */
 	bool accepting_tcp;
 	bool again, in_run; /* see http_kick */
-	bool eofs;	    /* some connection has eof set */
+	bool eofs;          /* some connection has eof set */
 };
 
 struct http_arg {

@@ -18,7 +18,7 @@
 #define DATE "\"date\":\"2026-11-22T12:42:12.489Z\""
 #define READY                                                                                      \
 	"{\"type\":\"ready\"," DATE ",\"uuid\":\"a027\",\"vms\":\"[{\\\"zonename\\\":\\\"z\\\"}]"  \
-				    "\"}"
+	"\"}"
 
 static const struct event_view plain = {0}, full = {.full = true, .ready = true},
 			       ready = {.ready = true}, json = {.json = true, .ready = true},
