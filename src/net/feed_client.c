@@ -275,6 +275,11 @@ bool feed_client_ready(const struct feed_client *c)
 	return c->ready;
 }
 
+bool feed_client_connected(const struct feed_client *c)
+{
+	return c->fd >= 0;
+}
+
 void feed_client_drain(struct feed_client *c)
 {
 	int there = 0;

@@ -12,7 +12,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/paths.h"
-#include "base/sock.h"
 #include "base/strbuf.h"
 #include "base/uuid.h"
 #include "daemon/daemon.h"
@@ -207,16 +206,12 @@ static int connect_feed(struct feed *f, struct err *err)
 					    .link = on_link,
 					    .ctx = f};
 
-	AUTO_FD int probe = -1;
-
-	/* A file left behind by a killed daemon is nobody to wait for. */
-	f->awaited = sock_connect(f->path, &probe, NULL) >= 0;
 	return feed_client_new(f->s->event, &config, &f->client, err);
 }
 
 static bool settled(const struct feed *f)
 {
-	return !f->awaited || feed_client_ready(f->client);
+	return !feed_client_connected(f->client) || feed_client_ready(f->client);
 }
 
 int sources_connect(struct sources *s, uint64_t timeout_ms, struct err *err)
