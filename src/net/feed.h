@@ -73,7 +73,7 @@ struct feed_client_config {
 int feed_client_new(sd_event *event, const struct feed_client_config *config,
 		    struct feed_client **ret, struct err *err);
 void feed_client_free(struct feed_client *c);
-bool feed_client_ready(const struct feed_client *c); /* the snapshot is complete */
+bool feed_client_ready(const struct feed_client *c);     /* the snapshot is complete */
 bool feed_client_connected(const struct feed_client *c); /* somebody listens at the path */
 /* Take what has arrived on the socket already, without waiting: before an exact read. */
 void feed_client_drain(struct feed_client *c);

@@ -18,7 +18,7 @@
 #include "base/strbuf.h"
 #include "qemu/accel.h"
 #include "store/write.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define QEMU_NAME  "qemu-system-x86_64"
 #define PROBE_ARG  "--probe-accelerator"

@@ -21,7 +21,7 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "ucl/ucl.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 /* The definition as it was started: what runs may differ from the file by now. */
 static void load_started(struct guest *g)

@@ -15,7 +15,7 @@
 #include "base/sock.h"
 #include "base/strbuf.h"
 #include "daemon/daemon.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define HISTORY_MAX (64u << 10)
 #define READER_MAX  (256u << 10) /* bytes a reader may be behind */

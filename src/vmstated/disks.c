@@ -16,7 +16,7 @@
 #include "model/props.h"
 #include "qemu/image.h"
 #include "store/write.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define IMAGE_MS 600000u
 #define FORMATS  "formats" /* in the data directory: path to format */

@@ -10,7 +10,7 @@
 #include "base/strbuf.h"
 #include "net/feed.h"
 #include "store/catalog.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 static void put_time(json_t *j, const char *key, int64_t wall_ms)
 {

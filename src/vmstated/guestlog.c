@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define LOG_MAX  (10 << 20)
 #define TAIL_MAX 4096

@@ -19,7 +19,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define HOOKS_MAX     64         /* files of one state */
 #define HOOK_OUT_MAX  (1u << 20) /* bytes one hook may put into the log; the rest is counted */

@@ -23,7 +23,7 @@
 #include "qemu/qmp.h"
 #include "qemu/recorder.h"
 #include "store/write.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define VARS_MAX  (16u << 20)
 #define LAUNCH_MS 60000u /* until QEMU's first answer; a host under load starts many at once */

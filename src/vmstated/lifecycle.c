@@ -16,7 +16,7 @@
 #include "base/strbuf.h"
 #include "daemon/daemon.h"
 #include "store/catalog.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 typedef void (*step_fn)(struct guest *g);
 

@@ -20,7 +20,7 @@
 #include "net/feed.h"
 #include "net/http.h"
 #include "store/catalog.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 #include "vmstated/supervisor.h"
 
 #define SCAN_MS    60000u /* a slice of the safety net */

@@ -16,7 +16,7 @@
 #include "daemon/daemon.h"
 #include "qemu/qmp.h"
 #include "store/catalog.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define ANSWER_MS 2000u /* silence after which a guest is named unresponsive */
 #define RETRY_MS  500u

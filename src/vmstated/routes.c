@@ -22,7 +22,7 @@
 #include "net/http.h"
 #include "qemu/qmp.h"
 #include "store/catalog.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define QMP_MS 5000u
 

@@ -17,7 +17,7 @@
 #include "qemu/qmp.h"
 #include "qemu/recorder.h"
 #include "store/catalog.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define EARLY_RESET_MS 10000u /* a reset sooner than this after the last counts in the budget */
 

@@ -17,7 +17,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "store/write.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define STATE_VERSION 1
 

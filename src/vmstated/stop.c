@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "daemon/daemon.h"
 #include "qemu/qmp.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define AGAIN_MS 10000u /* between two presses of the button */
 #define QUIT_MS  2000u  /* for QEMU to end by itself after quit */

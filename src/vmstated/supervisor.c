@@ -13,7 +13,7 @@
 #include "net/feed.h"
 #include "qemu/recorder.h"
 #include "store/catalog.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 #include "vmstated/supervisor.h"
 
 struct guest *guest_by_uuid(struct supervisor *sup, const char *uuid)

@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "vmstated/guest.h"
+#include "vmstated/parts.h"
 
 #define SYNC_MAX 64 /* paths of one child; more than that waiting is one sync of everything */
 #define SYNC_MS  60000u

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The parts of vmstated, a file each. Order of events of a start: lifecycle.c walks the state
+ * table, hooks.c runs each state's hooks, disks.c and launch.c start QEMU, monitor.c talks to it,
+ * stop.c ends it, settle.c decides what follows an end, state.c writes everything down before it
+ * happens, adopt.c takes it up again after we were killed.
+ */
+#pragma once
+
+#include "vmstated/guest.h"
+
+/* --- supervisor.c --- */
+struct guest *guest_by_uuid(struct supervisor *sup, const char *uuid);
+struct guest *guest_add(struct supervisor *sup, const char *uuid, const char *name);
+void guest_drop(struct guest *g);
+int supervisor_find(struct supervisor *sup, const char *id, struct guest **ret, struct err *err);
+/* The definition in force: as started while it runs, else the catalog's; NULL when there is none.
+ */
+const struct vm *guest_vm(const struct guest *g);
+
+/* --- lifecycle.c --- */
+/* -EALREADY, -EBUSY, -EINVAL with the reason when the event is refused in this state. */
+int guest_dispatch(struct guest *g, enum guest_event ev, struct err *err);
+void guest_enter(struct guest *g, enum sup_state state, const char *event);
+bool guest_is_up(const struct guest *g); /* RUNNING, STOPPING with a process, RESTARTED */
+/* Does a walk, hook, process or armed restart keep this guest from rest? */
+int guest_start(struct guest *g, const char *by, struct err *err);
+void guest_fail(struct guest *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int guest_failreset(struct guest *g, struct err *err);
+
+/* --- settle.c: what follows an end --- */
+void guest_settle(struct guest *g);
+bool budget_spend(struct guest *g); /* false: used up */
+uint64_t budget_delay_ms(const struct guest *g);
+void guest_ended(struct guest *g, const struct child_exit *how);
+
+/* --- hooks.c --- */
+#define HOOKS_OF_RESET "reset" /* in place of a hook's name: those of the whole restart chain */
+
+/* Run the hooks of a state; ends with EV_HOOK_DONE or EV_HOOK_FAILED, at once when there are none.
+ */
+void hooks_run(struct guest *g, const char *hook, const char *event);
+void hooks_adopt(struct guest *g, const json_t *state);
+json_t *hooks_state(const struct guest *g); /* NULL when none runs */
+void hooks_free(struct guest *g);
+const char *hooks_running(const struct guest *g);
+
+/* --- disks.c --- */
+void disks_prepare(struct guest *g); /* goes on with launch_process or launch_failed */
+
+/* --- launch.c --- */
+void guest_launch(struct guest *g);
+void launch_process(struct guest *g);
+void launch_failed(struct guest *g, const struct err *err);
+void guest_launch_cleanup(struct guest *g);
+int guest_watch_qemu(struct guest *g, pid_t pid, uint64_t start, struct err *err);
+
+/* --- monitor.c --- */
+int monitor_open(struct guest *g, struct err *err);
+void monitor_close(struct guest *g);
+void monitor_let_go(struct guest *g);     /* QEMU was started paused */
+void monitor_wait_ready(struct guest *g); /* without readyline: after some time of running */
+void guest_now_ready(struct guest *g);
+void monitor_update_action(struct guest *g);
+
+/* --- stop.c --- */
+/* Arm the engine: target, deadline from now; force is at once. Replaces an earlier deadline. */
+int guest_stop(struct guest *g, enum guest_target target, uint64_t grace_ms, bool force,
+	       const char *by, struct err *err);
+void stop_ask(struct guest *g);    /* after the stopping hook: request, then wait */
+void stop_resume(struct guest *g); /* after adoption */
+void stop_done(struct guest *g);
+
+/* --- state.c --- */
+void guest_save(struct guest *g);
+int guest_load(struct guest *g, json_t **ret, struct err *err);
+void guest_save_exit(struct guest *g);
+void guest_load_exit(struct guest *g);
+void guest_save_failed(struct guest *g); /* failure mode, on or off */
+void guest_forget_files(struct guest *g);
+void guest_mark_running(struct guest *g, bool running);
+void guest_check_mark(struct guest *g);
+
+/* --- sync.c --- */
+/* Make a file that was just written or replaced, and its directory, durable soon. */
+void sync_later(struct supervisor *sup, const char *path);
+void sync_free(struct supervisor *sup);
+
+/* --- adopt.c --- */
+void supervisor_adopt(struct supervisor *sup);
+
+/* --- facts.c --- */
+json_t *guest_facts(const struct guest *g);
+json_t *guest_object(const struct guest *g); /* facts and description, for status */
+void guest_publish(struct guest *g);
+
+/* --- console.c --- */
+int console_open(struct guest *g, struct err *err);
+void console_close(struct guest *g);
+
+/* --- guestlog.c --- */
+int guestlog_open(const struct guest *g, struct err *err);
+void guestlog_line(const struct guest *g, const char *tag, const char *text, size_t len);
+void guestlog_printf(const struct guest *g, const char *tag, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+char *guestlog_tail(const struct guest *g, off_t from);
+off_t guestlog_size(const struct guest *g);
+
+/* --- accel.c --- */
+int accel_start(struct supervisor *sup, struct err *err);
+void accel_free(struct supervisor *sup);
+/* Call when the capabilities of QEMU and the accelerator are known; at once if they are. */
+void accel_when_known(struct supervisor *sup, void (*fn)(void *ctx), void *ctx);
+void accel_forget(struct supervisor *sup, void *ctx);
+const char *accel_text(const struct supervisor *sup);
+int accel_probe_main(void);
+
+/* --- routes.c --- */
+int routes_print(void); /* for docs/wire-vmstated.md */
+int routes_start(struct supervisor *sup, struct err *err);
+void waiters_check(struct guest *g);
+void waiters_fail(struct guest *g, int r, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
