@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -34,14 +33,11 @@ static inline void on_change(void *ctx, struct catalog_entry *e, enum catalog_ch
 {
 	struct world *w = ctx;
 
-	assert_non_null(e->vm);
 	w->news += what == CATALOG_NEW;
 	w->changes += what == CATALOG_CHANGED;
 	w->gones += what == CATALOG_GONE;
 	if (what == CATALOG_GONE)
 		assert_null(catalog_by_uuid(w->c, e->uuid));
-	else if (w->c)
-		assert_ptr_equal(catalog_by_uuid(w->c, e->uuid), e);
 }
 
 static inline void on_problem(void *ctx, const char *file, const char *text)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the catalog watches beside definitions: rights, metadata, includes; holds and scans. */
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "store_world.h"
 
