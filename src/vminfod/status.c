@@ -6,11 +6,11 @@
 #include "vminfod/status.h"
 
 #include <malloc.h>
-#include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "model/vm.h"
@@ -35,14 +35,16 @@ static void put_stamp(json_t *j, const char *key, uint64_t us)
 	json_put_str(j, key, stamp_text(us * 1000, buf, sizeof(buf)));
 }
 
+/* The second number of statm, in pages. */
 static json_int_t resident_bytes(void)
 {
-	AUTO_FILE FILE *f = fopen("/proc/self/statm", "re");
-	unsigned long size, resident;
+	AUTO_FREE char *text = NULL;
+	char *rest;
 
-	if (!f || fscanf(f, "%lu %lu", &size, &resident) != 2)
+	if (file_read("/proc/self/statm", 4096, &text, NULL, NULL, NULL) < 0)
 		return 0;
-	return (json_int_t)resident * sysconf(_SC_PAGESIZE);
+	(void)strtoul(text, &rest, 10);
+	return (json_int_t)strtoul(rest, NULL, 10) * sysconf(_SC_PAGESIZE);
 }
 
 static json_t *memory(void)
@@ -51,8 +53,8 @@ static json_t *memory(void)
 	json_t *j = json_object();
 
 	json_put_int(j, "rss", resident_bytes());
-	json_put_int(j, "heapTotal", (json_int_t)(heap.arena + heap.hblkhd));
-	json_put_int(j, "heapUsed", (json_int_t)(heap.uordblks + heap.hblkhd));
+	json_put_int(j, "heapTotal", (json_int_t)heap.arena + (json_int_t)heap.hblkhd);
+	json_put_int(j, "heapUsed", (json_int_t)heap.uordblks + (json_int_t)heap.hblkhd);
 	return j;
 }
 
