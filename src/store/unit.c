@@ -295,6 +295,7 @@ static void complete(struct catalog *c, struct unit *u, struct reading *r, struc
 static void read_section(struct catalog *c, struct unit *u, struct reading *r, const char *key,
 			 const struct ucl_value *v)
 {
+	AUTO_FREE char *config = path_join(u->path, "config");
 	AUTO_PROBLEMS struct problems p = {0};
 	AUTO_FREE char *where = ucl_where(&v->key);
 	struct found *f;
@@ -309,7 +310,8 @@ static void read_section(struct catalog *c, struct unit *u, struct reading *r, c
 		return;
 	}
 	f->vm = vm_from_ucl(key, v, c->host_uuid, u->name, &p);
-	replace_str(&f->vm->file, xstrdup(v->key.file));
+	/* Also of a section that stands in an include: this file defines it. */
+	replace_str(&f->vm->file, xstrdup(config));
 	replace_str(&f->vm->dir, xstrdup(u->path));
 	f->vm->line = v->key.line;
 	if (p.errors)

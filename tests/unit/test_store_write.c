@@ -265,6 +265,12 @@ static void test_update_refused(void **state)
 	assert_non_null(strstr(err.msg, "more.conf:1"));
 	assert_int_equal(entries(at(w, "var/lib/vmstated/" UUID "/config")), 0);
 	assert_int_equal(find(w, "web0")->ram_mib, 1024);
+	/* So is a whole section that stands in an include. */
+	put(w, "etc/vmstated/inc/vm.conf", "web1 { memory = 1G }\n");
+	put(w, "etc/vmstated/inc/config", ".include \"vm.conf\"\n");
+	assert_true(str_ends(find(w, "web1")->file, "/inc/config"));
+	assert_int_equal(update(w, "web1", "{\"ram\":4096}", &err), -ENOTSUP);
+	assert_non_null(strstr(err.msg, "vm.conf:1"));
 }
 
 static void test_update_undone(void **state)
