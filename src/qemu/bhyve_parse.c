@@ -15,6 +15,7 @@
 
 #define SHOWN_MAX 80
 #define DEPTH_MAX 16  /* Source: bhyve_config(5) */
+#define PARTS_MAX 16  /* of a name; bhyve has none beyond 7 */
 #define REFS_MAX  256 /* references replaced for one value, nested ones included */
 
 /* --- messages --- */
@@ -167,6 +168,15 @@ static bool bad_name(const char *name, size_t len)
 	return len == 0 || name[0] == '.' || name[len - 1] == '.' || memmem(name, len, "..", 2);
 }
 
+static size_t dots(const char *name, size_t len)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < len; i++)
+		n += name[i] == '.';
+	return n;
+}
+
 static const char *line_fault(const char *line, size_t len)
 {
 	const char *eq = memchr(line, '=', len);
@@ -182,6 +192,8 @@ static const char *line_fault(const char *line, size_t len)
 		return "has an empty part in its name (want NAME or NAME.NAME...)";
 	if (name > BHYVE_NAME_MAX)
 		return "has a name longer than 255 bytes";
+	if (dots(line, name) >= PARTS_MAX)
+		return "has a name of more than 16 parts";
 	if (len - name - 1 > BHYVE_TEXT_MAX)
 		return "has a value longer than 4096 bytes";
 	return NULL;
