@@ -184,27 +184,31 @@ static void say(int fd, const char *text)
 static double rss_kib(pid_t pid)
 {
 	AUTO_FREE char *path = xasprintf("/proc/%d/statm", (int)pid);
-	long pages = 0;
-	FILE *f = fopen(path, "re");
+	AUTO_FREE char *text = NULL;
+	char *rest;
 
-	if (!f || fscanf(f, "%*d %ld", &pages) != 1)
+	if (file_read(path, 4096, &text, NULL, NULL, NULL) < 0)
 		die("cannot read memory use");
-	(void)fclose(f);
-	return (double)pages * 4;
+	(void)strtoul(text, &rest, 10);
+	return (double)strtoul(rest, NULL, 10) * 4;
 }
 
 /* User and system time of the server, microseconds. */
 static double cpu_us(pid_t pid)
 {
 	AUTO_FREE char *path = xasprintf("/proc/%d/stat", (int)pid);
-	unsigned long user = 0, sys = 0;
-	FILE *f = fopen(path, "re");
+	AUTO_FREE char *text = NULL;
+	unsigned long ticks = 0;
+	char *p;
 
-	if (!f || fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
-			 &user, &sys) != 2)
+	if (file_read(path, 4096, &text, NULL, NULL, NULL) < 0)
 		die("cannot read CPU time");
-	(void)fclose(f);
-	return (double)(user + sys) * 1e6 / (double)sysconf(_SC_CLK_TCK);
+	p = strrchr(text, ')');
+	for (int field = 2; p && field < 14; field++)
+		p = strchr(p + 1, ' ');
+	for (int i = 0; p && i < 2; i++)
+		ticks += strtoul(p, &p, 10);
+	return (double)ticks * 1e6 / (double)sysconf(_SC_CLK_TCK);
 }
 
 /* --- streams --- */
@@ -508,7 +512,7 @@ static void measure_acks(int n)
 
 static int number(char **argv, int argc, int i, int fallback, int max)
 {
-	int n = argc > i ? atoi(argv[i]) : fallback;
+	int n = argc > i ? (int)strtol(argv[i], NULL, 10) : fallback;
 
 	return n < 0 ? 0 : n > max ? max : n;
 }

@@ -197,15 +197,11 @@ static int step_plain(struct http_parse *p, size_t *pos, struct err *err)
 
 static int parse_chunk_size(struct http_parse *p, const char *line, struct err *err)
 {
-	size_t n = 0, digits = 0;
+	size_t digits = strspn(line, "0123456789abcdefABCDEF");
+	size_t n = digits > 15 ? SIZE_MAX : strtoull(line, NULL, 16);
 
-	for (; isxdigit((unsigned char)line[digits]); digits++) {
-		char c = (char)tolower((unsigned char)line[digits]);
-
-		n = n * 16 + (size_t)(c <= '9' ? c - '0' : c - 'a' + 10);
-		if (n > p->body_max || digits > 15)
-			return err_set(err, E2BIG, "reply is larger than %zu bytes", p->body_max);
-	}
+	if (n > p->body_max)
+		return err_set(err, E2BIG, "reply is larger than %zu bytes", p->body_max);
 	if (digits == 0 || (line[digits] && !strchr("; \t", line[digits])))
 		return err_set(err, EPROTO, "'%.40s' is not the size of a chunk", line);
 	p->left = n;

@@ -73,6 +73,14 @@ static bool needs_key(const struct problem *item)
 	return item->key && strchr(item->where, ':') && !strstr(item->text, item->key);
 }
 
+void problem_print(struct strbuf *sb, const struct problem *item)
+{
+	strbuf_printf(sb, "%s%s", item->where, item->where[0] ? ": " : "");
+	if (needs_key(item))
+		strbuf_printf(sb, "%s: ", item->key);
+	strbuf_puts(sb, item->text);
+}
+
 char *problems_text(const struct problems *p)
 {
 	struct strbuf sb = {0};
@@ -83,11 +91,9 @@ char *problems_text(const struct problems *p)
 
 			if ((item->kind == PROBLEM_WARNING) != (pass == 1))
 				continue;
-			strbuf_printf(&sb, "%s%s%s", sb.len ? "; " : "", item->where,
-				      item->where[0] ? ": " : "");
-			if (needs_key(item))
-				strbuf_printf(&sb, "%s: ", item->key);
-			strbuf_puts(&sb, item->text);
+			if (sb.len)
+				strbuf_puts(&sb, "; ");
+			problem_print(&sb, item);
 		}
 	}
 	return strbuf_steal(&sb);

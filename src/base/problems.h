@@ -39,6 +39,9 @@ void problems_add(struct problems *p, enum problem_kind kind, const char *where,
 		  const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 /* Move all of from to the end of p. */
 void problems_join(struct problems *p, struct problems *from);
+/* One finding: "where: text", with the property where the place does not tell it. */
+struct strbuf;
+void problem_print(struct strbuf *sb, const struct problem *item);
 /* "where: text" lines joined by "; ", errors first; caller frees. "" when there are none. */
 char *problems_text(const struct problems *p);
 /* -EINVAL with problems_text() in err when there is any error, else 0. */

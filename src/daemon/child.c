@@ -173,7 +173,10 @@ static int clock_ticks_field(const char *stat, uint64_t *ret)
 		if (p)
 			p++;
 	}
-	return p && sscanf(p, "%" SCNu64, ret) == 1 ? 0 : -EINVAL;
+	if (!p || *p < '0' || *p > '9')
+		return -EINVAL;
+	*ret = strtoull(p, NULL, 10);
+	return 0;
 }
 
 uint64_t process_start_time(pid_t pid)

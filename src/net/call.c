@@ -153,23 +153,24 @@ static int begin(sd_event *event, struct call *c, const char *socket, uint64_t t
 	return r < 0 ? err_sys(&c->err, -r, "cannot watch a socket") : 0;
 }
 
-struct call *call_start(sd_event *event, const char *socket, const char *method, const char *target,
-			const char *body, uint64_t timeout_ms, call_done done, void *ctx)
+struct call *call_start(sd_event *event, const struct call_request *request, call_done done,
+			void *ctx)
 {
+	const char *body = request->body;
 	struct call *c = xcalloc(1, sizeof(*c));
 
 	*c = (struct call){.fd = -1, .done = done, .ctx = ctx};
-	c->what = xasprintf("%s %s at '%s'", method, target, socket);
-	http_parse_init(&c->parse, BODY_MAX, strcmp(method, "HEAD") == 0);
-	strbuf_printf(&c->out, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n", method,
-		      target);
+	c->what = xasprintf("%s %s at '%s'", request->method, request->target, request->socket);
+	http_parse_init(&c->parse, BODY_MAX, strcmp(request->method, "HEAD") == 0);
+	strbuf_printf(&c->out, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n",
+		      request->method, request->target);
 	if (body)
 		strbuf_printf(&c->out, "Content-Type: application/json\r\nContent-Length: %zu\r\n",
 			      strlen(body));
 	strbuf_puts(&c->out, "\r\n");
 	if (body)
 		strbuf_puts(&c->out, body);
-	c->failure = begin(event, c, socket, timeout_ms);
+	c->failure = begin(event, c, request->socket, request->timeout_ms);
 	if (c->failure < 0) {
 		c->io = sd_event_source_disable_unref(c->io);
 		c->timer = sd_event_source_disable_unref(c->timer);

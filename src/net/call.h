@@ -16,11 +16,19 @@ struct call;
 typedef void (*call_done)(void *ctx, int r, int status, const char *body, size_t len,
 			  const struct err *err);
 
+/* All borrowed for the length of call_start. */
+struct call_request {
+	const char *socket; /* path */
+	const char *method, *target;
+	const char *body;    /* JSON, NULL for none */
+	uint64_t timeout_ms; /* 0: none */
+};
+
 /*
  * Send it; done runs exactly once, never before this returns. Any failure to connect is reported
- * through done as well. body may be NULL. timeout_ms 0: none.
+ * through done as well.
  */
-struct call *call_start(sd_event *event, const char *socket, const char *method, const char *target,
-			const char *body, uint64_t timeout_ms, call_done done, void *ctx);
+struct call *call_start(sd_event *event, const struct call_request *request, call_done done,
+			void *ctx);
 /* Forget it: done will not run. */
 void call_cancel(struct call *c);

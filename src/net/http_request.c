@@ -244,6 +244,7 @@ static enum MHD_Result run_handler(struct http_request *req)
 	return MHD_YES;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): libmicrohttpd sets the parameters */
 enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mhd, const char *url,
 				const char *method, const char *version, const char *upload,
 				size_t *upload_size, void **con_cls)

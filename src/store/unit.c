@@ -264,7 +264,7 @@ static char *error_text(const struct problems *p, const char *file, int line, bo
 			strbuf_puts(&sb, "; ");
 		if (!located)
 			strbuf_printf(&sb, "%s:%d: ", file, line);
-		strbuf_printf(&sb, "%s%s%s", item->where, item->where[0] ? ": " : "", item->text);
+		problem_print(&sb, item);
 	}
 	return strbuf_steal(&sb);
 }

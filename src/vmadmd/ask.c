@@ -76,8 +76,13 @@ static void on_reply(void *ctx, int r, int status, const char *body, size_t len,
 
 static void ask_again(struct ask *a)
 {
-	a->call = call_start(a->d->event, a->d->paths->vmstated, "POST", a->target, a->body,
-			     a->timeout_ms, on_reply, a);
+	struct call_request request = {.socket = a->d->paths->vmstated,
+				       .method = "POST",
+				       .target = a->target,
+				       .body = a->body,
+				       .timeout_ms = a->timeout_ms};
+
+	a->call = call_start(a->d->event, &request, on_reply, a);
 }
 
 void ask_start(struct vmadmd *d, const struct ask_spec *spec, ask_done done, void *ctx)

@@ -74,8 +74,13 @@ static void serve(struct rig *rig)
 static struct call *start(struct rig *rig, const char *method, const char *target, const char *body,
 			  uint64_t timeout_ms)
 {
-	return call_start(rig->place.event, rig->place.path, method, target, body, timeout_ms,
-			  on_done, rig);
+	struct call_request request = {.socket = rig->place.path,
+				       .method = method,
+				       .target = target,
+				       .body = body,
+				       .timeout_ms = timeout_ms};
+
+	return call_start(rig->place.event, &request, on_done, rig);
 }
 
 static void answered(void **state)
@@ -143,12 +148,13 @@ static void times_out(void **state)
 
 static void cancelled(void **state)
 {
+	struct call_request nowhere = {
+		.socket = "/nonexistent", .method = "GET", .target = "/", .timeout_ms = 10};
 	struct rig *rig = *state;
 
 	serve(rig);
 	call_cancel(start(rig, "POST", "/echo", "{}", LIMIT_MS));
-	call_cancel(
-		call_start(rig->place.event, "/nonexistent", "GET", "/", NULL, 10, on_done, rig));
+	call_cancel(call_start(rig->place.event, &nowhere, on_done, rig));
 	turn(&rig->place);
 	assert_int_equal(rig->done, 0);
 }
