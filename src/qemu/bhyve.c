@@ -139,8 +139,11 @@ int bhyve_load(const char *path, const struct vm *vm, struct bhyve **ret, struct
 {
 	AUTO_FREE char *text = NULL;
 	struct err err = {0};
-	int r = file_read(path, BHYVE_FILE_MAX, &text, NULL, NULL, &err);
+	struct stat st;
+	int r = file_read(path, BHYVE_FILE_MAX, &text, NULL, &st, &err);
 
+	if (r == 0) /* it names disks that QEMU opens with our rights */
+		r = file_check_trusted(&st, "configfile", path, &err);
 	if (r < 0) {
 		problems_add(p, PROBLEM_BAD_VALUE, vm->file, NULL, "configfile: %s",
 			     err_text(&err, r));

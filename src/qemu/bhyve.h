@@ -49,7 +49,8 @@ struct bhyve_info {
  * go to p, errors first, each at "FILE:LINE" (lines of the definition for what it gave) with text
  * "VARIABLE: ..."; values of passwords are never shown. Relative paths in the file start from the
  * file's folder. *ret, to be freed with bhyve_free, is set only without errors; warnings leave it
- * usable. Returns 0, or -EINVAL, -ENOENT and so on with at least one error in p.
+ * usable. Returns 0, or -EINVAL, -ENOENT and so on with at least one error in p; -EPERM when
+ * others than root and our user may write the file.
  */
 int bhyve_load(const char *path, const struct vm *vm, struct bhyve **ret, struct problems *p);
 /* The same from a text; path is for messages and relative paths. */

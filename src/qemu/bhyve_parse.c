@@ -216,13 +216,17 @@ static void take_line(struct bhyve_vars *vars, const char *line, size_t len, str
 		      struct problems *p)
 {
 	const char *fault = line_fault(line, len);
-	size_t name = strcspn(line, "=");
+	const char *eq = memchr(line, '=', len);
+	size_t name = eq ? (size_t)(eq - line) : len;
 
 	if (fault) {
-		AUTO_FREE char *text = xstrndup(line, is_utf8(line, len) ? len : 0);
+		/* What follows the '=' may be a password. */
+		size_t shown_len = name < len ? name + 1 : len;
+		AUTO_FREE char *text = xstrndup(line, is_utf8(line, len) ? shown_len : 0);
 		AUTO_FREE char *shown = bhyve_show(text);
 
-		bhyve_say(p, PROBLEM_BAD_VALUE, at, "'%s' %s", shown, fault);
+		bhyve_say(p, PROBLEM_BAD_VALUE, at, "'%s%s' %s", shown,
+			  shown_len < len ? "..." : "", fault);
 		return;
 	}
 	if (vars->count % 64 == 0)
@@ -268,9 +272,10 @@ struct expansion {
 	bool bad;
 };
 
+/* Nothing of a password is shown. */
 static void refuse(struct expansion *x, const char *text, const char *what)
 {
-	AUTO_FREE char *shown = bhyve_show(what);
+	AUTO_FREE char *shown = bhyve_show(str_ends(x->used->name, "password") ? "***" : what);
 
 	if (!x->bad)
 		bhyve_say(x->p, PROBLEM_BAD_VALUE, x->used, "'%s' %s", shown, text);

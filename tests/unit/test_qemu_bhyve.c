@@ -13,6 +13,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -283,13 +285,16 @@ static void lines_are_exact(void **state)
 	       "error: f:2: 'bad' has no '=' (want NAME=VALUE)\n"
 	       "error: f:3: '  ' has no '=' (want NAME=VALUE)\n"
 	       "error: f:4: 'empty=' has no value (want NAME=VALUE; a value cannot be empty)\n"
-	       "error: f:5: '=v' has an empty part in its name (want NAME or NAME.NAME...)\n"
-	       "error: f:6: 'a..b=1' has an empty part in its name (want NAME or NAME.NAME...)\n"
-	       "error: f:7: '.c=1' has an empty part in its name (want NAME or NAME.NAME...)\n"
-	       "error: f:8: 'd.=1' has an empty part in its name (want NAME or NAME.NAME...)\n");
+	       "error: f:5: '=...' has an empty part in its name (want NAME or NAME.NAME...)\n"
+	       "error: f:6: 'a..b=...' has an empty part in its name (want NAME or NAME.NAME...)\n"
+	       "error: f:7: '.c=...' has an empty part in its name (want NAME or NAME.NAME...)\n"
+	       "error: f:8: 'd.=...' has an empty part in its name (want NAME or NAME.NAME...)\n");
 	expect(HEAD "a=1\na.b.c=2\n",
 	       "error: f:3: a.b.c: 'a' has a value itself (f:2) and cannot hold others\n");
-	expect(HEAD "a\xff=1\n", "error: f:2: '' is not UTF-8\n");
+	expect(HEAD "a\xff=1\n", "error: f:2: '...' is not UTF-8\n");
+	expect(HEAD "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q=1\n",
+	       "error: f:2: 'a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q=...' has a name of more than 16 "
+	       "parts\n");
 	expect(HEAD "cpus =2\nsku=\r\n",
 	       "warning: f:2: cpus : the blank before '=' is part of the name\n"
 	       "warning: f:3: sku: the carriage return at its end is part of the value "
@@ -305,6 +310,8 @@ static void references_are_replaced(void **state)
 	expect("name=%(nobody)\n", "error: f:1: name: 'nobody' is referred to and not set\n");
 	expect("name=a%(name)\n", "error: f:1: name: 'name' is referred to through more than 16 "
 				  "others (a circle?)\n");
+	expect(HEAD "pci.0.3.0.device=fbuf\npci.0.3.0.password=se%(cret)\n",
+	       "error: f:3: pci.0.3.0.password: '***' is referred to and not set\n");
 	expect("name=a%()%x%(b\n", "warning: f:1: name: '%()' names nothing and is dropped\n"
 				   "warning: f:1: name: a single '%' is kept (want '%%')\n"
 				   "warning: f:1: name: '%(' without ')' is kept as it is\n");
@@ -555,17 +562,24 @@ static void files_are_read(void **state)
 	struct vm vm = {.uuid = (char[]){UUID}, .file = (char[]){"/etc/config"}};
 	AUTO_PROBLEMS struct problems p = {0};
 	AUTO_FREE char *got = NULL;
-	AUTO_FREE char *dir = golden_dir();
-	AUTO_FREE char *path = path_join(dir, "web-uefi.conf");
+	char path[] = "/tmp/test-bhyve-XXXXXX";
+	AUTO_FD int fd = mkstemp(path);
 	struct bhyve *b = NULL;
 
-	assert_int_equal(bhyve_load("/nonexistent/x.conf", &vm, &b, &p), -ENOENT);
+	assert_true(fd >= 0);
+	assert_int_equal(fd_write_all(fd, "name=x", 6), 0);
+	assert_int_equal(bhyve_load(path, &vm, &b, &p), 0);
+	assert_int_equal(bhyve_info(b)->vcpus, 1);
+	bhyve_free(b);
+	b = NULL;
+	assert_int_equal(fchmod(fd, 0666), 0);
+	assert_int_equal(bhyve_load(path, &vm, &b, &p), -EPERM);
+	(void)unlink(path);
+	assert_int_equal(bhyve_load(path, &vm, &b, &p), -ENOENT);
+	assert_null(b);
+	assert_int_equal(p.errors, 2);
 	got = findings(&p);
 	assert_true(str_starts(got, "error: /etc/config: configfile: "));
-	assert_null(b);
-	problems_done(&p);
-	assert_int_equal(bhyve_load(path, &vm, &b, &p), 0);
-	bhyve_free(b);
 }
 
 int main(void)
