@@ -191,7 +191,8 @@ static struct vm as_described(const struct bhyve_hw *hw, const struct vm *vm, ch
 	as.wire_memory = hw->wired;
 	as.bootrom = (char *)i->bootrom;
 	as.vnc_port = i->vnc.address ? 0 : -1;
-	as.vnc_password = (char *)i->vnc.password;
+	if (!vm->vnc_password || !vm->vnc_password[0])
+		as.vnc_password = (char *)i->vnc.password;
 	as.ndisks = as.nnics = as.nconsoles = 0;
 	return as;
 }

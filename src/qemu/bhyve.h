@@ -28,7 +28,7 @@ struct bhyve; /* a file, merged; independent of the VM it was loaded with */
 struct bhyve_vnc {
 	const char *address;  /* numeric, "127.0.0.1"; NULL: no frame buffer */
 	uint16_t port;        /* 5900 and above */
-	const char *password; /* as struct vm's vnc_password; NULL: none */
+	const char *password; /* NULL: none. struct vm's vnc_password goes before it */
 	bool wait;            /* let the guest go only when the first viewer has come */
 };
 
