@@ -24,6 +24,7 @@
 #include "vmadmd/vmadmd.h"
 
 #define MARK_VERSION  1
+#define UPDATE_MARK   "changing"
 #define CREATE_MARK   "provisioning"
 #define DELETE_PREFIX ".deleting-"
 
@@ -33,7 +34,7 @@ static char *mark_path(const struct vmadmd *d, const char *uuid, enum mark mark)
 	case MARK_CREATE:
 		return path_of_data(d->paths, uuid, CREATE_MARK);
 	case MARK_UPDATE:
-		return path_of_data(d->paths, uuid, "changing");
+		return path_of_data(d->paths, uuid, UPDATE_MARK);
 	case MARK_DELETE: /* beside the directory that goes */
 		break;
 	}
@@ -240,17 +241,37 @@ static void clean_one(struct vmadmd *d, const char *uuid, enum mark mark)
 		mark_remove(d, uuid, mark);
 }
 
+/* What file_write had begun: ".NAME.XXXXXX" beside NAME, a mark's name or its beginning. */
+static void remove_temporaries(const char *folder, const char *name)
+{
+	DIR *dir = opendir(folder);
+	AUTO_FREE char *begin = xasprintf(".%s", name);
+	const struct dirent *entry;
+
+	while (dir && (entry = readdir(dir)) != NULL) {
+		AUTO_FREE char *path = path_join(folder, entry->d_name);
+
+		if (str_starts(entry->d_name, begin))
+			(void)unlink(path);
+	}
+	if (dir)
+		(void)closedir(dir);
+}
+
 void marks_clean(struct vmadmd *d)
 {
 	DIR *dir = opendir(d->paths->lib);
 	const struct dirent *entry;
+	size_t skip = strlen(DELETE_PREFIX);
 
+	remove_temporaries(d->paths->lib, DELETE_PREFIX);
 	while (dir && (entry = readdir(dir)) != NULL) {
-		size_t skip = strlen(DELETE_PREFIX);
-
 		if (uuid_valid(entry->d_name)) {
+			AUTO_FREE char *data = path_of_data(d->paths, entry->d_name, NULL);
+
 			clean_one(d, entry->d_name, MARK_CREATE);
 			clean_one(d, entry->d_name, MARK_UPDATE);
+			remove_temporaries(data, UPDATE_MARK);
 		} else if (str_starts(entry->d_name, DELETE_PREFIX) &&
 			   uuid_valid(entry->d_name + skip)) {
 			clean_one(d, entry->d_name + skip, MARK_DELETE);
