@@ -56,6 +56,7 @@
 #define FACT_RUN_STATE         "run_state" /* QEMU's: running, paused, io-error, ... */
 #define FACT_QMP               "qmp"       /* "unresponsive" or "busy" with qmp_since */
 #define FACT_ACCEL             "accel_in_use"
+#define FACT_FBUF              "fbuf" /* {address, port} of a configfile's frame buffer; for vmadmd */
 /* Facts of vmadmd. */
 #define FACT_PROVISIONING "provisioning"
 #define FACT_VNC          "vnc" /* {host, port, display}; merged into info, not the object */

@@ -21,6 +21,7 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "ucl/ucl.h"
+#include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
 /* The definition as it was started: what runs may differ from the file by now. */
@@ -125,6 +126,8 @@ static void adopt(struct supervisor *sup, const char *uuid)
 		log_info("vm=%s ended while nobody watched: %s", uuid, err.msg);
 	if (!g->started && g->def)
 		g->started = vm_copy(g->def->vm);
+	if (g->started && g->pid > 0 && hardware_load(g, &err) < 0)
+		log_warn("vm=%s its configfile as it is now: %s", uuid, err.msg);
 	if (!was_up && g->pid <= 0 && lock_is_held(g))
 		log_error("vm=%s its lock is held, but no process is known: state unknown", uuid);
 	resume(g, j, was_up);

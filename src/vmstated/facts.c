@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "net/feed.h"
+#include "qemu/bhyve.h"
 #include "store/catalog.h"
 #include "vmstated/parts.h"
 
@@ -41,18 +42,32 @@ static void put_end(json_t *j, const struct guest *g)
 
 static void put_transition(json_t *j, const struct guest *g)
 {
-	int64_t left = (int64_t)g->deadline_ms - (int64_t)clock_ms();
-
 	if (g->target != TARGET_STOPPED && g->target != TARGET_START)
 		return;
 	json_put_str(j, FACT_TRANSITION_TO, g->target == TARGET_START ? "start" : "stopped");
-	json_put_int(j, FACT_TRANSITION_EXPIRE, clock_wall_ms() + left);
+	json_put_int(j, FACT_TRANSITION_EXPIRE, g->expire_wall_ms);
+}
+
+/* What a configfile says of members that the definition leaves open. */
+static void put_hardware(json_t *j, const struct guest *g)
+{
+	const struct bhyve_info *info = g->bhyve ? bhyve_info(g->bhyve) : NULL;
+
+	if (!info)
+		return;
+	json_put_int(j, "ram", info->ram_mib);
+	json_put_int(j, "vcpus", info->vcpus);
+	if (info->vnc.address)
+		(void)json_object_set_new(j, FACT_FBUF,
+					  json_pack("{s:s, s:i}", "address", info->vnc.address,
+						    "port", (int)info->vnc.port));
 }
 
 static void put_running(json_t *j, const struct guest *g)
 {
 	if (g->pid <= 0)
 		return;
+	put_hardware(j, g);
 	json_put_int(j, FACT_PID, g->pid);
 	json_put_int(j, FACT_ZONEID, g->zoneid);
 	if (!g->launched)

@@ -15,6 +15,7 @@
 #include "model/vm.h"
 #include "qemu/argv.h"
 
+struct bhyve;
 struct catalog;
 struct catalog_entry;
 struct console_relay;
@@ -60,6 +61,7 @@ struct guest {
 	char uuid[37];
 	char *name;                /* as known last; names the log file */
 	struct catalog_entry *def; /* NULL when the definition is gone */
+	struct bhyve *bhyve;       /* hardware of a configfile, while one is in force */
 	struct vm *started;        /* copy of the definition as started, while not stopped */
 	enum sup_state state;
 	bool settled;    /* no walk, hook or process under way */
@@ -82,7 +84,8 @@ struct guest {
 
 	/* stop engine */
 	enum guest_target target;
-	uint64_t deadline_ms; /* clock_ms */
+	uint64_t deadline_ms;   /* clock_ms */
+	int64_t expire_wall_ms; /* the same, for display */
 	bool forced, asked;
 	int force_step;
 	sd_event_source *stop_timer, *again_timer;

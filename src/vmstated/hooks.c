@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
 #define HOOKS_MAX     64         /* files of one state */
@@ -227,6 +228,20 @@ static void env_add(struct environment *e, const char *name, const char *value)
 	e->items[e->count++] = xasprintf("%s=%s", name, value ? value : "");
 }
 
+/* The taps the definition names: a start_network hook makes them, stop_network removes them. */
+static void env_taps(struct environment *e, const struct guest *g)
+{
+	AUTO_STRBUF struct strbuf sb = {0};
+
+	for (size_t i = 0; i < VM_NICS_MAX; i++) {
+		const char *tap = hardware_tap(g, i);
+
+		if (tap)
+			strbuf_printf(&sb, "%s%s", sb.len ? " " : "", tap);
+	}
+	env_add(e, "VM_TAPS", sb.data);
+}
+
 static void env_fill(struct environment *e, const struct hook_run *run)
 {
 	const struct guest *g = run->guest;
@@ -247,8 +262,7 @@ static void env_fill(struct environment *e, const struct hook_run *run)
 	env_add(e, "VM_CONFIG", vm->file);
 	env_add(e, "VM_DIR", vm->dir);
 	env_add(e, "VM_PID", pid);
-	env_add(e, "VM_TAPS",
-		""); /* taps are made by start_network hooks and named by nics[].tap */
+	env_taps(e, g);
 	e->items[e->count] = NULL;
 }
 

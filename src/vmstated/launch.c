@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Start QEMU: disks that a definition asks for and that are not there yet are made, then lock,
- * sockets and recorder are ready before QEMU exists, then the process, then its first answer.
+ * Start QEMU: what it inherits is ready before it exists (inherit.c), then the process, then its
+ * first answer.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -17,15 +14,13 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/sock.h"
 #include "base/strbuf.h"
 #include "daemon/daemon.h"
 #include "qemu/qmp.h"
-#include "qemu/recorder.h"
 #include "store/write.h"
+#include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
-#define VARS_MAX  (16u << 20)
 #define LAUNCH_MS 60000u /* until QEMU's first answer; a host under load starts many at once */
 
 void launch_failed(struct guest *g, const struct err *err)
@@ -79,85 +74,6 @@ static int not_answering(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-static void sockets_done(struct qemu_fds *f)
-{
-	int *all[] = {&f->mon, &f->qmp, &f->ttya, &f->lock};
-
-	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
-		if (*all[i] >= 0)
-			(void)close(*all[i]);
-	}
-}
-
-static int take_lock(struct guest *g, int *ret_fd, struct err *err)
-{
-	AUTO_FREE char *dir = path_of_data(&g->sup->paths, g->uuid, NULL);
-	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "lock");
-	AUTO_FD int fd = -1;
-	int r = dir_make(dir, 0700, err);
-
-	if (r < 0)
-		return r;
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return err_sys(err, errno, "cannot open '%s'", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return err_set(err, EBUSY,
-			       "'%s' is held: a QEMU of this VM still runs (fuser -v '%s')", path,
-			       path);
-	*ret_fd = steal_fd(&fd);
-	return 0;
-}
-
-static int listen_in_run(struct guest *g, const char *name, int *ret_fd, struct err *err)
-{
-	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, name);
-
-	return sock_listen(path, 0600, ret_fd, err);
-}
-
-/* The firmware's variables: a copy of its template, of this VM alone, made at the first start. */
-static int prepare_vars(struct guest *g, char **ret, struct err *err)
-{
-	const char *bootrom = g->started->bootrom;
-	AUTO_FREE char *template = bootrom ? qemu_vars_template(bootrom) : NULL;
-	AUTO_FREE char *path = NULL;
-	AUTO_FREE char *data = NULL;
-	size_t len;
-	int r;
-
-	if (!template)
-		return 0;
-	path = path_of_data(&g->sup->paths, g->uuid, "nvram.fd");
-	if (!file_exists(path)) {
-		r = file_read(template, VARS_MAX, &data, &len, NULL, err);
-		if (r == 0)
-			r = file_write(path, data, len, 0600, FILE_NO_SYNC, err);
-		if (r < 0)
-			return err_wrap(err, r, "bootrom");
-	}
-	*ret = steal_ptr(path);
-	return 0;
-}
-
-static int prepare_fds(struct guest *g, struct qemu_fds *f, struct err *err)
-{
-	AUTO_FREE char *dir = path_of_run(&g->sup->paths, g->uuid, NULL);
-	int r = dir_make(dir, 0711, err);
-
-	if (r == 0)
-		r = take_lock(g, &f->lock, err);
-	if (r == 0)
-		r = listen_in_run(g, "vm.mon", &f->mon, err);
-	if (r == 0)
-		r = listen_in_run(g, "vm.qmp", &f->qmp, err);
-	if (r == 0)
-		r = listen_in_run(g, "vm.ttya", &f->ttya, err);
-	if (r == 0)
-		r = recorder_prepare(dir, 0600, &g->recorder_fd, err);
-	return r;
-}
-
 /* The definition as started and the command, for people and for who takes over. */
 static int write_started(struct guest *g, const struct argv *argv, struct err *err)
 {
@@ -175,12 +91,12 @@ static int write_started(struct guest *g, const struct argv *argv, struct err *e
 	return state_write(path, 1, doc, FILE_NO_SYNC, err);
 }
 
-static int spawn(struct guest *g, const struct argv *argv, const struct qemu_fds *f,
+static int spawn(struct guest *g, const struct argv *argv, const struct inherited *inherited,
 		 struct err *err)
 {
 	AUTO_FREE char *dir = path_of_run(&g->sup->paths, g->uuid, NULL);
 	AUTO_FD int log = guestlog_open(g, err);
-	int keep[] = {f->mon, f->qmp, f->ttya, f->lock};
+	int keep[INHERITED_MAX];
 	struct child_spec spec = {
 		.argv = (const char *const *)argv->items,
 		.cwd = dir,
@@ -188,7 +104,7 @@ static int spawn(struct guest *g, const struct argv *argv, const struct qemu_fds
 		.out = log,
 		.errfd = log,
 		.keep = keep,
-		.nkeep = ARRAY_SIZE(keep),
+		.nkeep = inherited_list(inherited, keep),
 		.session = true,
 		.no_new_privs = true,
 	};
@@ -206,26 +122,19 @@ static int spawn(struct guest *g, const struct argv *argv, const struct qemu_fds
 
 static int start_process(struct guest *g, struct err *err)
 {
-	struct qemu_fds f = {.mon = -1, .qmp = -1, .ttya = -1, .ttyb = -1, .agent = -1, .lock = -1};
-	AUTO_FREE char *vars = NULL;
+	struct inherited inherited;
 	struct argv argv = {0};
-	int r;
+	int r = inherited_prepare(g, &inherited, err);
 
-	for (size_t i = 0; i < ARRAY_SIZE(f.taps); i++)
-		f.taps[i] = -1;
-	r = prepare_fds(g, &f, err);
 	if (r == 0)
-		r = prepare_vars(g, &vars, err);
-	f.vars = vars;
-	if (r == 0)
-		r = qemu_argv(g->started, &g->sup->caps, &f, &argv, err);
+		r = hardware_argv(g, &inherited.fds, &argv, err);
 	if (r == 0)
 		r = write_started(g, &argv, err);
 	g->log_mark = guestlog_size(g);
 	if (r == 0)
-		r = spawn(g, &argv, &f, err);
+		r = spawn(g, &argv, &inherited, err);
 	argv_done(&argv);
-	sockets_done(&f);
+	inherited_done(&inherited);
 	return r;
 }
 
@@ -257,20 +166,6 @@ void launch_process(struct guest *g)
 	(void)timer_set(g->sup->event, &g->launch_timer, LAUNCH_MS, not_answering, g);
 }
 
-static int check_kernel(const struct vm *vm, struct err *err)
-{
-	const struct {
-		const char *what, *path;
-	} files[] = {{"kernel", vm->kernel}, {"initrd", vm->initrd}, {"bootrom", vm->bootrom}};
-
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		if (files[i].path && access(files[i].path, R_OK) < 0)
-			return err_sys(err, errno, "%s: cannot read '%s'", files[i].what,
-				       files[i].path);
-	}
-	return 0;
-}
-
 static void launch_known(void *ctx)
 {
 	struct guest *g = ctx;
@@ -279,14 +174,12 @@ static void launch_known(void *ctx)
 
 	if (!g->sup->caps_known)
 		r = err_set(&err, ENOENT, "%s", g->sup->caps_error);
-	else if (g->started->configfile)
-		r = err_set(&err, ENOTSUP,
-			    "configfile: this version does not read bhyve_config files; give the "
-			    "hardware in the definition");
 	else
-		r = check_kernel(g->started, &err);
+		r = hardware_check_host(g, &err);
 	if (r < 0)
 		launch_failed(g, &err);
+	else if (g->bhyve)
+		launch_process(g);
 	else
 		disks_prepare(g);
 }

@@ -16,6 +16,7 @@
 #include "base/strbuf.h"
 #include "daemon/daemon.h"
 #include "store/catalog.h"
+#include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
 typedef void (*step_fn)(struct guest *g);
@@ -94,6 +95,10 @@ static void now_running(struct guest *g)
 	g->boot_wall_ms = clock_wall_ms();
 	g->last_reset_ms = 0;
 	g->first_resets = 0;
+	if (g->target != TARGET_NONE) { /* a stop came first: it never ran, nothing is lost */
+		stop_at_once(g);
+		return;
+	}
 	monitor_let_go(g);
 	if (g->restarting)
 		guest_enter(g, SUP_RESTARTED, "restart");
@@ -297,6 +302,12 @@ int guest_start(struct guest *g, const char *by, struct err *err)
 	g->started = vm_copy(g->def->vm);
 	if (g->order)
 		replace_str(&g->started->boot, steal_ptr(g->order));
+	r = hardware_load(g, err);
+	if (r < 0) {
+		vm_free(g->started);
+		g->started = NULL;
+		return r;
+	}
 	g->target = TARGET_NONE;
 	g->forced = g->asked = g->hook_failed = g->restarting = false;
 	g->zoneid++;

@@ -16,6 +16,7 @@
 #include "daemon/daemon.h"
 #include "qemu/qmp.h"
 #include "store/catalog.h"
+#include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
 #define ANSWER_MS 2000u /* silence after which a guest is named unresponsive */
@@ -128,6 +129,12 @@ static void on_panic(struct guest *g, const json_t *data)
 	on_run_state(g, data, "guest-panicked");
 }
 
+static void on_viewer(struct guest *g, const json_t *data)
+{
+	if (hardware_waits(g) == WAITS_VIEWER && str_eq(g->run_state, "prelaunch") && g->mon)
+		(void)qmp_send(g->mon, "cont", NULL, -1, ANSWER_MS, NULL, NULL);
+}
+
 static const struct {
 	const char *name;
 	void (*fn)(struct guest *g, const json_t *data);
@@ -136,6 +143,7 @@ static const struct {
 	{"RESUME", on_resume},
 	{"RESET", on_reset},
 	{"GUEST_PANICKED", on_panic},
+	{"VNC_CONNECTED", on_viewer},
 };
 
 static void on_event(void *ctx, struct qmp *q, const char *name, const json_t *data, int64_t wall)
@@ -219,12 +227,29 @@ void monitor_wait_ready(struct guest *g)
 			long_enough, g);
 }
 
+/* The password of a configfile's frame buffer; the definition's own is vmadmd's to set. */
+static void set_display_password(struct guest *g)
+{
+	const char *password = hardware_vnc_password(g);
+	AUTO_JSON json_t *args = NULL;
+
+	if (!password || !*password)
+		return;
+	args = json_pack("{s:s, s:s}", "protocol", "vnc", "password", password);
+	(void)qmp_send(g->mon, "set_password", args, -1, ANSWER_MS, NULL, NULL);
+}
+
 void monitor_let_go(struct guest *g)
 {
 	monitor_wait_ready(g);
-	if (g->mon)
+	set_display_password(g);
+	if (hardware_waits(g) == WAITS_NOT) {
 		(void)qmp_send(g->mon, "cont", NULL, -1, ANSWER_MS, NULL, NULL);
-	(void)snprintf(g->run_state, sizeof(g->run_state), "running");
+		(void)snprintf(g->run_state, sizeof(g->run_state), "running");
+	} else {
+		guestlog_printf(g, "vmstated", "paused until a %s comes, as the configfile says",
+				hardware_waits(g) == WAITS_VIEWER ? "viewer" : "debugger");
+	}
 	monitor_update_action(g);
 }
 

@@ -67,6 +67,7 @@ void monitor_update_action(struct guest *g);
 /* Arm the engine: target, deadline from now; force is at once. Replaces an earlier deadline. */
 int guest_stop(struct guest *g, enum guest_target target, uint64_t grace_ms, bool force,
 	       const char *by, struct err *err);
+void stop_at_once(struct guest *g);
 void stop_ask(struct guest *g);    /* after the stopping hook: request, then wait */
 void stop_resume(struct guest *g); /* after adoption */
 void stop_done(struct guest *g);

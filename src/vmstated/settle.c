@@ -17,6 +17,7 @@
 #include "qemu/qmp.h"
 #include "qemu/recorder.h"
 #include "store/catalog.h"
+#include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
 #define EARLY_RESET_MS 10000u /* a reset sooner than this after the last counts in the budget */
@@ -245,6 +246,7 @@ static void stay(struct guest *g)
 	}
 	g->settled = true;
 	stop_done(g);
+	hardware_free(g);
 	vm_free(g->started);
 	g->started = NULL;
 	guest_save(g);

@@ -39,6 +39,7 @@ static json_t *state_json(const struct guest *g)
 
 	json_put_int(j, "target", g->target);
 	json_put_int(j, "deadline_ms", (json_int_t)g->deadline_ms);
+	json_put_int(j, "expire_wall_ms", g->expire_wall_ms);
 	json_put_bool(j, "asked", g->asked);
 	json_put_bool(j, "hook_failed", g->hook_failed);
 	json_put_bool(j, "ready", g->ready);
@@ -90,6 +91,7 @@ int guest_load(struct guest *g, json_t **ret, struct err *err)
 		return r;
 	g->target = (enum guest_target)json_get_int(j, "target", TARGET_NONE);
 	g->deadline_ms = (uint64_t)json_get_int(j, "deadline_ms", 0);
+	g->expire_wall_ms = json_get_int(j, "expire_wall_ms", 0);
 	g->asked = json_get_bool(j, "asked", false);
 	g->hook_failed = json_get_bool(j, "hook_failed", false);
 	g->ready = json_get_bool(j, "ready", false);

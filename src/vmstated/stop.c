@@ -49,6 +49,11 @@ static void force_now(struct guest *g)
 	(void)timer_set(g->sup->event, &g->stop_timer, KILL_MS, force, g);
 }
 
+void stop_at_once(struct guest *g)
+{
+	force_now(g);
+}
+
 static int force(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct guest *g = userdata;
@@ -160,6 +165,7 @@ int guest_stop(struct guest *g, enum guest_target target, uint64_t grace_ms, boo
 		grace_ms = 0;
 	g->target = g->target == TARGET_FAILED ? TARGET_FAILED : target;
 	g->deadline_ms = clock_ms() + grace_ms;
+	g->expire_wall_ms = clock_wall_ms() + (int64_t)grace_ms;
 	(void)snprintf(g->asked_by, sizeof(g->asked_by), "%s", by);
 	log_info("vm=%s stop target=%s grace_ms=%llu by=\"%s\"", g->uuid, target_names[target],
 		 (unsigned long long)grace_ms, by);

@@ -13,6 +13,7 @@
 #include "net/feed.h"
 #include "qemu/recorder.h"
 #include "store/catalog.h"
+#include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 #include "vmstated/supervisor.h"
 
@@ -59,6 +60,7 @@ static void guest_free(struct guest *g)
 	guest_launch_cleanup(g);
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++)
 		sd_event_source_disable_unref(*timers[i]);
+	hardware_free(g);
 	vm_free(g->started);
 	free(g->name);
 	free(g->failed);

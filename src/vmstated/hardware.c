@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The definition's own hardware, or that of a bhyve_config(5) file; see hardware.h. */
+#include "vmstated/hardware.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/problems.h"
+#include "qemu/bhyve.h"
+#include "vmstated/parts.h"
+
+static int report(struct guest *g, const struct problems *p, struct err *err)
+{
+	for (size_t i = 0; i < p->count; i++) {
+		if (p->items[i].kind == PROBLEM_WARNING)
+			guestlog_printf(g, "vmstated", "%s: %s", p->items[i].where,
+					p->items[i].text);
+	}
+	return problems_to_err(p, err);
+}
+
+static int write_generated(struct guest *g, struct err *err)
+{
+	AUTO_FREE char *path = xasprintf("%s.generated", g->started->configfile);
+	AUTO_FREE char *text = bhyve_generated(g->bhyve);
+
+	/* It may hold the password of the frame buffer. */
+	return file_write(path, text, strlen(text), 0600, FILE_NO_SYNC, err);
+}
+
+int hardware_load(struct guest *g, struct err *err)
+{
+	AUTO_PROBLEMS struct problems p = {0};
+	int r;
+
+	hardware_free(g);
+	if (!g->started->configfile)
+		return 0;
+	(void)bhyve_load(g->started->configfile, g->started, &g->bhyve, &p);
+	r = report(g, &p, err);
+	return r < 0 ? r : write_generated(g, err);
+}
+
+void hardware_free(struct guest *g)
+{
+	bhyve_free(g->bhyve);
+	g->bhyve = NULL;
+}
+
+int hardware_check_host(struct guest *g, struct err *err)
+{
+	AUTO_PROBLEMS struct problems p = {0};
+	const struct vm *vm = g->started;
+	const struct {
+		const char *what, *path;
+	} files[] = {{"kernel", vm->kernel}, {"initrd", vm->initrd}, {"bootrom", vm->bootrom}};
+
+	if (g->bhyve) {
+		bhyve_check_host(g->bhyve, &p);
+		return report(g, &p, err);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		if (files[i].path && access(files[i].path, R_OK) < 0)
+			return err_sys(err, errno, "%s: cannot read '%s'", files[i].what,
+				       files[i].path);
+	}
+	return 0;
+}
+
+int hardware_argv(struct guest *g, const struct qemu_fds *fds, struct argv *ret, struct err *err)
+{
+	if (g->bhyve)
+		return bhyve_argv(g->bhyve, g->started, &g->sup->caps, fds, ret, err);
+	return qemu_argv(g->started, &g->sup->caps, fds, ret, err);
+}
+
+const char *hardware_tap(const struct guest *g, size_t i)
+{
+	const struct vm *vm = guest_vm(g);
+
+	if (g->bhyve)
+		return bhyve_tap(g->bhyve, i);
+	return vm && i < vm->nnics ? vm->nics[i]->tap : NULL;
+}
+
+size_t hardware_consoles(const struct guest *g)
+{
+	const struct vm *vm = guest_vm(g);
+
+	if (g->bhyve)
+		return bhyve_info(g->bhyve)->consoles;
+	return vm->nconsoles > 1 ? vm->nconsoles : 1;
+}
+
+const char *hardware_private_vars(const struct guest *g)
+{
+	const struct bhyve_info *info = g->bhyve ? bhyve_info(g->bhyve) : NULL;
+
+	if (!info)
+		return g->started->bootrom;
+	return info->bootvars ? NULL : info->bootrom;
+}
+
+enum hardware_wait hardware_waits(const struct guest *g)
+{
+	const struct bhyve_info *info = g->bhyve ? bhyve_info(g->bhyve) : NULL;
+
+	if (info && info->wait)
+		return WAITS_DEBUGGER;
+	return info && info->vnc.wait ? WAITS_VIEWER : WAITS_NOT;
+}
+
+const char *hardware_vnc_password(const struct guest *g)
+{
+	const struct bhyve_info *info = g->bhyve ? bhyve_info(g->bhyve) : NULL;
+
+	return info && !g->started->vnc_password ? info->vnc.password : NULL;
+}
