@@ -22,6 +22,7 @@ static const struct cli_option globals[] = {
 	{ OPT_HELP,    '?', NULL,      NULL,  NULL },
 	{ OPT_ROOT,    0,   "root",    "DIR", "folder all paths derive from; default $DROVER_ROOT, else /" },
 	{ OPT_JSON,    0,   "json",    NULL,  "print the result object on standard output" },
+	{ OPT_NO_WAIT, 0,   "wait",    NULL,  "return when it is done; so it is without --no-wait", true },
 	{ OPT_NO_WAIT, 0,   "no-wait", NULL,  "return when the request is accepted" },
 	{ OPT_TIMEOUT, 0,   "timeout", "SEC", "how long to wait for the daemon's answer" },
 	{ OPT_VERBOSE, 'v', "verbose", NULL,  "accepted, without effect" },
@@ -112,6 +113,26 @@ void cli_put(const void *data, size_t len)
 int cli_flush(void)
 {
 	return fflush(stdout) == 0 && !ferror(stdout) ? EXIT_OK : output_failed();
+}
+
+void cli_escape(struct strbuf *sb, const char *text, size_t len)
+{
+	while (len > 0) {
+		size_t n = 0;
+
+		while (n < len && text[n] && text[n] != '\n' && text[n] != '\t')
+			n++;
+		AUTO_FREE char *part = xstrndup(text, n);
+
+		strbuf_put_escaped(sb, part);
+		if (n < len && text[n])
+			strbuf_putc(sb, text[n]);
+		else if (n < len)
+			strbuf_puts(sb, "\\x00");
+		n += n < len;
+		text += n;
+		len -= n;
+	}
 }
 
 void cli_put_json(struct slice v)
@@ -321,7 +342,7 @@ static int take_long(struct cli *cli, const char *word, struct argv_rest *rest)
 		return take_argument(cli, o, word[len] ? word + len + 1 : NULL, rest);
 	if (word[len])
 		return cli_usage(cli, "Option --%s takes no argument", o->name);
-	cli->opts[(unsigned char)o->id & 127] = "";
+	cli->opts[(unsigned char)o->id & 127] = o->off ? NULL : "";
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 
 struct cli;
 struct err;
+struct strbuf;
 
 /* One option; tables end with a row whose id is 0. */
 struct cli_option {
@@ -22,6 +23,7 @@ struct cli_option {
 	const char *name; /* "--name", NULL: none */
 	const char *arg;  /* what its argument is called; NULL: a flag */
 	const char *doc;
+	bool off; /* takes back the flag of the same id */
 };
 
 #define CLI_ANY (-1) /* any number of arguments */
@@ -69,7 +71,7 @@ enum cli_global {
 	OPT_HELP = '?',
 	OPT_ROOT = 'R',
 	OPT_JSON = 'J',
-	OPT_NO_WAIT = 'W',
+	OPT_NO_WAIT = 'W', /* of two, the last one counts */
 	OPT_TIMEOUT = 'T',
 	OPT_VERBOSE = 'v',
 	OPT_DEBUG = 'd',
@@ -104,6 +106,8 @@ int cli_fail(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)
 
 /* Write JSON, indented by two, and a newline to stdout. */
 void cli_put_json(struct slice v);
+/* Append bytes of a text with control characters but \n and \t escaped; NUL as \x00. */
+void cli_escape(struct strbuf *sb, const char *text, size_t len);
 /* Write bytes to stdout; a reader that went away ends the program quietly with 0. */
 void cli_put(const void *data, size_t len);
 /* Flush stdout: EXIT_OK, or EXIT_FAILED with a message; a broken pipe ends the program with 0. */

@@ -8,8 +8,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
-#include "base/uuid.h"
-#include "cli/console.h"
+#include "cli/attach.h"
 #include "cli/events.h"
 #include "cli/find.h"
 #include "cli/request.h"
@@ -66,43 +65,17 @@ int cmd_info(struct cli *cli)
 
 /* --- console --- */
 
-/* While it is stopping, the console is where one sees why it does not. */
-static const char *const console_states[] = {"running", "stopping"};
-
-static bool has_console(const char *state)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(console_states); i++)
-		if (str_eq(state, console_states[i]))
-			return true;
-	return false;
-}
-
 int cmd_console(struct cli *cli)
 {
-	AUTO_FREE char *uuid = NULL, *state = NULL, *path = NULL;
 	struct client_reply reply;
 	struct err err = {0};
-	int code = find_vm(cli, cli->args[0], "?fields=uuid,state", &reply, &err), r;
+	int code = find_vm(cli, cli->args[0], "?fields=uuid,state", &reply, &err);
 
 	if (code)
 		return request_fail(code, NULL, &err);
-	uuid = js_member_string(js_value(reply.body, reply.len), "uuid");
-	state = js_member_string(js_value(reply.body, reply.len), "state");
+	code = attach_console(cli, js_value(reply.body, reply.len), "vminfod");
 	client_reply_done(&reply);
-	if (!uuid || !uuid_valid(uuid))
-		return cli_fail(EXIT_FAILED, "vminfod's answer names no uuid");
-	if (!has_console(state))
-		return cli_fail(
-			EXIT_CONFLICT,
-			"cannot connect to console when state is \"%s\" must be \"running\".",
-			state ? state : "unknown");
-	path = path_of_run(&cli->paths, uuid, "vm.console");
-	if (isatty(STDIN_FILENO))
-		cli_say("Console of VM %s; leave with Ctrl-].", uuid);
-	r = console_run(path, &err);
-	if (r == -EACCES || r == -EPERM)
-		return request_fail(EXIT_DENIED, NULL, &err);
-	return r < 0 ? request_fail(EXIT_FAILED, NULL, &err) : EXIT_OK;
+	return code;
 }
 
 /* --- events --- */

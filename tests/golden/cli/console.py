@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """
-vmadm console on a pseudo-terminal and on pipes: bytes both ways, Ctrl-], and the terminal put
+The console command on a pseudo-terminal and on pipes: bytes both ways, Ctrl-], and the terminal put
 back on every way out. Usage: console.py BUILD/src/cli. Speaks TAP.
 """
 import os
@@ -21,7 +21,7 @@ DEADLINE = 10
 
 
 def vminfod(path):
-    """Every request is answered with the running VM."""
+    """Every request is answered with the running VM; vmstated says the same."""
     body = f'{{"uuid":"{UUID}","state":"running"}}'.encode()
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(path))
@@ -40,7 +40,7 @@ def vminfod(path):
 class Console:
     """One run of vmadm console; the guest's side is self.guest."""
 
-    def __init__(self, tools, root, stdin=None, stdout=None):
+    def __init__(self, tools, root, stdin=None, stdout=None, tool="vmadm"):
         folder = root / "run/vmstated" / UUID
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "vm.console"
@@ -49,7 +49,7 @@ class Console:
         listener.bind(str(path))
         listener.listen()
         listener.settimeout(DEADLINE)
-        self.process = subprocess.Popen([str(tools / "vmadm"), "--root", str(root), "console", UUID],
+        self.process = subprocess.Popen([str(tools / tool), "--root", str(root), "console", UUID],
                                         stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
         self.guest, _ = listener.accept()
         self.guest.settimeout(DEADLINE)
@@ -139,6 +139,19 @@ def test_pipes(tools, root):
     assert console.process.stdout.read(4) == b"more"
     console.guest.close()
     console.process.stdout.close()
+    assert console.end() == 0
+
+
+def test_vmstatedctl(tools, root):
+    """The same bridge, asking vmstated alone."""
+    vminfod(root / "run/vmstated.sock")
+    (root / "run/vminfod.http").unlink()
+    console = Console(tools, root, subprocess.PIPE, subprocess.PIPE, "vmstatedctl")
+    console.guest.sendall(b"history")
+    assert console.process.stdout.read(7) == b"history"
+    console.guest.close()
+    console.process.stdout.close()
+    console.process.stdin.close()
     assert console.end() == 0
 
 

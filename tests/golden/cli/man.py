@@ -14,7 +14,7 @@ import sys
 def commands(tool):
     text = subprocess.run([tool, "help"], capture_output=True, text=True, check=True).stdout
     for line in text.splitlines():
-        row = re.match(r"  ([a-z]+)( .*)?$", line)
+        row = re.match(r"  ([a-z][a-z-]*)( .*)?$", line)
         if row:
             yield row[1]
             also = re.search(r"\(also: (\w+)\)", line)

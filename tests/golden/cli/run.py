@@ -12,7 +12,8 @@ A *.cases file holds cases. Input lines, kept as they are:
     down DAEMON                this daemon does not listen
     agent                      show the User-Agent of requests
     > vminfod GET /vms [BODY]  a request that must come, in this order
-    < 200 BODY | @FILE         its answer; `< close` hangs up instead
+    < 200 BODY | @FILE         its answer; `< close` hangs up instead, `< 200/close BODY` after it,
+                               `< 200/chunks BODY` sends it in chunks
 Output lines, written by `run.py --update`: "1|" stdout, "2|" stderr, "a|" agents, "exit N".
 Usage: run.py [--update] BUILD/src/cli [FILE.cases ...]. Speaks TAP.
 """
@@ -79,6 +80,12 @@ def read_cases(path):
     return head, cases
 
 
+def chunks(data):
+    """Pieces of seven bytes, to have lines end anywhere."""
+    parts = [data[i:i + 7] for i in range(0, len(data), 7)] + [b""]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
 class Daemons:
     """The three sockets, answering from one script in order."""
 
@@ -131,10 +138,16 @@ class Daemons:
                     if reply == "close":
                         return
                     status, _, text = reply.partition(" ")
+                    status, _, how = status.partition("/")
                     data = (HERE / text[1:]).read_bytes() if text.startswith("@") else text.encode()
                     reason = REASONS.get(int(status), "Other")
-                    self.wfile.write(f"HTTP/1.1 {status} {reason}\r\n"
-                                     f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+                    length = f"Content-Length: {len(data)}"
+                    if how == "chunks":
+                        length, data = "Transfer-Encoding: chunked", chunks(data)
+                    self.wfile.write(f"HTTP/1.1 {status} {reason}\r\n{length}\r\n\r\n".encode()
+                                     + data)
+                    if how == "close":
+                        return
 
         return Handler
 
