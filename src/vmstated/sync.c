@@ -38,7 +38,7 @@ static void next_batch(struct sync_queue *q)
 {
 	const char *argv[SYNC_MAX + 2] = {"sync"};
 	struct child_spec spec = {
-		.argv = argv, .in = -1, .out = -1, .errfd = -1, .timeout_ms = SYNC_MS};
+		.argv = argv, .cwd = "/", .in = -1, .out = -1, .errfd = -1, .timeout_ms = SYNC_MS};
 	struct err err = {0};
 
 	if (q->child || (q->count == 0 && !q->all))
