@@ -29,6 +29,15 @@
 #define EVENT_CREATE "create"
 #define EVENT_MODIFY "modify"
 #define EVENT_DELETE "delete"
+#define EVENT_GAP    "gap" /* records between are lost; ready follows. On request only */
+
+/* Kinds of cause, the member "by" of a record's cause. */
+#define CAUSE_COMMAND    "command" /* with uid and command */
+#define CAUSE_EDITOR     "editor"  /* somebody wrote a file */
+#define CAUSE_GUEST      "guest"
+#define CAUSE_SUPERVISOR "supervisor"
+#define CAUSE_SCAN       "scan" /* no event told of it */
+#define CAUSE_DISK       "disk" /* a disk was written, with qemu-img or so */
 
 /*
  * Facts vmstated sends per VM (members absent when they do not apply). Those without a note are

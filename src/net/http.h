@@ -72,6 +72,9 @@ const char *http_path(const struct http_request *req);                    /* nor
 const char *http_param(const struct http_request *req, const char *name); /* ":id" as "id" */
 /* Decoded query (or form-encoded body) argument, NULL when absent; the body wins. */
 const char *http_query(const struct http_request *req, const char *name);
+/* The arguments in order; false behind the last. */
+bool http_query_at(const struct http_request *req, size_t index, const char **ret_name,
+		   const char **ret_value);
 const char *http_header(const struct http_request *req, const char *name);
 const char *http_body_text(const struct http_request *req, size_t *ret_len); /* "" when none */
 /* The peer of a unix connection (borrowed), NULL over TCP. */

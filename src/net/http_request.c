@@ -302,6 +302,18 @@ static void learn_args(struct http_request *req)
 	http_parse_args(req->query, strlen(req->query), &req->args, &req->nargs);
 }
 
+bool http_query_at(const struct http_request *req, size_t index, const char **ret_name,
+		   const char **ret_value)
+{
+	if (!req->args_known)
+		learn_args((struct http_request *)(uintptr_t)req);
+	if (index >= req->nargs)
+		return false;
+	*ret_name = req->args[index].name;
+	*ret_value = req->args[index].value;
+	return true;
+}
+
 const char *http_query(const struct http_request *req, const char *name)
 {
 	if (!req->args_known)

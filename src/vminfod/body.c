@@ -11,6 +11,7 @@
 #include "base/sock.h"
 #include "net/http.h"
 #include "vminfod/cache_impl.h"
+#include "vminfod/filter.h"
 
 #define FIELDS_KEPT 256 /* bytes of a field list worth keeping a body for */
 
@@ -63,17 +64,29 @@ void cache_drop_quoted(struct cache *c)
 	http_body_unref(steal_ptr(c->bodies[1].quoted));
 }
 
+/* Which of the VMs, and what of them. Members may be NULL: no choice. */
+struct choice {
+	const struct fields *fields;
+	const struct filters *filters;
+	const char *uuids;
+};
+
 static struct http_body *make_body(const struct cache *c, const struct viewer *who,
-				   const struct fields *fields)
+				   const struct choice *of)
 {
 	struct strbuf sb = {0};
 	size_t len;
 
 	strbuf_putc(&sb, '[');
 	for (size_t i = 0; i < c->count; i++) {
-		if (i)
+		const struct text *t = text_for(c->vms[i], who);
+
+		if ((of->uuids && !strstr(of->uuids, c->vms[i]->uuid)) ||
+		    !filters_match(of->filters, t))
+			continue;
+		if (sb.len > 1)
 			strbuf_putc(&sb, ',');
-		text_put(text_for(c->vms[i], who), fields, &sb);
+		text_put(t, of->fields, &sb);
 	}
 	strbuf_putc(&sb, ']');
 	len = sb.len;
@@ -86,9 +99,9 @@ static struct http_body *whole_body(struct cache *c, const struct viewer *who)
 	struct cached_bodies *b = &c->bodies[who->all];
 
 	if (sees_some(c, who))
-		return make_body(c, who, NULL);
+		return make_body(c, who, &(struct choice){0});
 	if (!b->whole)
-		b->whole = make_body(c, who, NULL);
+		b->whole = make_body(c, who, &(struct choice){0});
 	return http_body_ref(b->whole);
 }
 
@@ -114,30 +127,35 @@ static struct http_body *fields_body(struct cache *c, const struct viewer *who, 
 	struct field_body *f = slot_of(&c->bodies[who->all], list);
 
 	if (strlen(list) > FIELDS_KEPT || sees_some(c, who))
-		return make_body(c, who, fields);
+		return make_body(c, who, &(struct choice){.fields = fields});
 	f->used = ++c->clock;
 	if (!f->fields || strcmp(f->fields, list) != 0) {
 		http_body_unref(f->body);
-		f->body = make_body(c, who, fields);
+		f->body = make_body(c, who, &(struct choice){.fields = fields});
 		replace_str(&f->fields, xstrdup(list));
 	}
 	return http_body_ref(f->body);
 }
 
-int cache_vms(struct cache *c, const struct viewer *who, const char *fields, struct http_body **ret)
+int cache_vms(struct cache *c, const struct viewer *who, const char *fields,
+	      const struct filters *filters, struct http_body **ret)
 {
 	struct fields f;
 
 	if (fields && !fields_parse(fields, &f))
 		return -E2BIG;
-	*ret = fields ? fields_body(c, who, fields, &f) : whole_body(c, who);
+	if (filters)
+		*ret = make_body(
+			c, who, &(struct choice){.fields = fields ? &f : NULL, .filters = filters});
+	else
+		*ret = fields ? fields_body(c, who, fields, &f) : whole_body(c, who);
 	return 0;
 }
 
-struct http_body *cache_vms_quoted(struct cache *c, const struct viewer *who)
+struct http_body *cache_vms_quoted(struct cache *c, const struct viewer *who, const char *uuids)
 {
 	struct cached_bodies *b = &c->bodies[who->all];
-	bool own = sees_some(c, who);
+	bool own = uuids || sees_some(c, who);
 	struct http_body *whole, *quoted;
 	struct strbuf sb = {0};
 	const char *data;
@@ -145,7 +163,7 @@ struct http_body *cache_vms_quoted(struct cache *c, const struct viewer *who)
 
 	if (!own && b->quoted)
 		return http_body_ref(b->quoted);
-	whole = make_body(c, who, NULL); /* not kept for this */
+	whole = make_body(c, who, &(struct choice){.uuids = uuids}); /* not kept for this */
 	data = http_body_data(whole, &len);
 	put_quoted(&sb, data, len);
 	http_body_unref(whole);

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <search.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +14,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/strbuf.h"
 #include "base/uuid.h"
 #include "model/model.h"
 #include "model/vm.h"
@@ -89,20 +92,58 @@ void cache_free(struct cache *c)
 		return;
 	tdestroy(c->by_uuid, free_node);
 	cache_drop_bodies(c);
+	json_decref(c->scan_vms);
+	json_decref(c->scan_changes);
 	free(c->vms);
 	free(c);
 }
 
 /* --- one VM changes --- */
 
-static void tell(struct cache *c, struct cached *v, struct cache_event *ev)
+/* by: the cause's kind; text: what a debug line calls it. */
+static const struct {
+	const char *by, *text;
+} whys[WHYS] = {
+	[WHY_START] = {CAUSE_SCAN, "start"},
+	[WHY_NEW] = {CAUSE_EDITOR, "definition appeared"},
+	[WHY_FILES] = {CAUSE_EDITOR, "files changed"},
+	[WHY_GONE] = {CAUSE_EDITOR, "definition vanished"},
+	[WHY_SUPERVISOR] = {CAUSE_SUPERVISOR, "vmstated's feed"},
+	[WHY_GUEST] = {CAUSE_GUEST, "vmstated's feed, of the guest"},
+	[WHY_VMADMD] = {CAUSE_COMMAND, "vmadmd's feed"},
+	[WHY_SNAPSHOT] = {CAUSE_SUPERVISOR, "a feed's snapshot"},
+	[WHY_LOSS] = {CAUSE_SUPERVISOR, "a feed's loss"},
+	[WHY_DISK] = {CAUSE_DISK, "a disk's header"},
+	[WHY_STORAGE] = {CAUSE_SCAN, "storage"},
+	[WHY_HOST] = {CAUSE_EDITOR, "host facts"},
+};
+
+static void log_scan(struct cache *c, const struct cached *v, const struct cache_event *ev)
 {
+	json_t *row = json_object();
+
+	json_put_str(row, "zonename", v->uuid);
+	json_put_str(row, "action", ev->type);
+	if (ev->open_changes) {
+		(void)json_object_set(row, "changes", ev->open_changes);
+		(void)json_array_extend(c->scan_changes, ev->open_changes);
+	}
+	(void)json_array_append_new(c->scan_vms, row);
+}
+
+static void tell(struct cache *c, struct cached *v, struct cache_event *ev, enum why why)
+{
+	char by[sizeof("{\"by\":\"\"}") + 16];
+
+	(void)snprintf(by, sizeof(by), "{\"by\":\"%s\"}", c->scanning ? CAUSE_SCAN : whys[why].by);
 	ev->uuid = v->uuid;
 	ev->full = &v->full;
 	ev->open = v->open.data ? &v->open : &v->full;
-	ev->cause = v->ending ? v->cause : NULL;
+	ev->cause = v->ending && v->cause ? v->cause : by;
 	ev->owner_uid = v->owner_uid;
 	ev->group_gid = v->group_gid;
+	if (c->scanning)
+		log_scan(c, v, ev);
 	c->config.event(c->config.ctx, ev);
 }
 
@@ -119,7 +160,8 @@ static void set_texts(struct cached *v, const json_t *object, char *text)
 	v->group_gid = vm->group_gid;
 }
 
-static void appear(struct cache *c, struct cached *v, const json_t *object, char *text)
+static void appear(struct cache *c, struct cached *v, const json_t *object, char *text,
+		   enum why why)
 {
 	struct cache_event ev = {.type = EVENT_CREATE};
 
@@ -127,10 +169,10 @@ static void appear(struct cache *c, struct cached *v, const json_t *object, char
 	c->vms = xrealloc(c->vms, (c->count + 1) * sizeof(struct cached *));
 	c->vms[c->count++] = v;
 	set_texts(v, object, text);
-	tell(c, v, &ev);
+	tell(c, v, &ev, why);
 }
 
-static void disappear(struct cache *c, struct cached *v)
+static void disappear(struct cache *c, struct cached *v, enum why why)
 {
 	struct cache_event ev = {.type = EVENT_DELETE};
 
@@ -142,7 +184,7 @@ static void disappear(struct cache *c, struct cached *v)
 		break;
 	}
 	v->visible = false;
-	tell(c, v, &ev);
+	tell(c, v, &ev, why);
 	text_done(&v->full);
 	text_done(&v->open);
 }
@@ -165,7 +207,7 @@ static json_t *open_changes(const json_t *old, const json_t *object)
 	return NULL;
 }
 
-static void alter(struct cache *c, struct cached *v, const json_t *object, char *text)
+static void alter(struct cache *c, struct cached *v, const json_t *object, char *text, enum why why)
 {
 	struct cache_event ev = {.type = EVENT_MODIFY};
 	AUTO_JSON json_t *old = parse_own(&v->full);
@@ -181,11 +223,10 @@ static void alter(struct cache *c, struct cached *v, const json_t *object, char 
 		open = open_changes(old, object);
 		ev.open_changes = open;
 	}
-	tell(c, v, &ev);
+	tell(c, v, &ev, why);
 }
 
-/* Make the object anew and tell what changed. why: the source event, for debugging. */
-static void refresh(struct cache *c, struct cached *v, const char *why)
+void cache_refresh(struct cache *c, struct cached *v, enum why why)
 {
 	AUTO_JSON json_t *object = NULL;
 	char *text;
@@ -194,9 +235,9 @@ static void refresh(struct cache *c, struct cached *v, const char *why)
 		return;
 	if (!object_vm(v)) {
 		if (v->visible) {
-			log_debug("vm=%s gone source=%s", v->uuid, why);
+			log_debug("vm=%s gone source=\"%s\"", v->uuid, whys[why].text);
 			cache_drop_bodies(c);
-			disappear(c, v);
+			disappear(c, v, why);
 		}
 		return;
 	}
@@ -206,12 +247,12 @@ static void refresh(struct cache *c, struct cached *v, const char *why)
 		free(text);
 		return;
 	}
-	log_debug("vm=%s refreshed source=%s", v->uuid, why);
+	log_debug("vm=%s refreshed source=\"%s\"", v->uuid, whys[why].text);
 	cache_drop_bodies(c);
 	if (!v->visible)
-		appear(c, v, object, text);
-	else if (c->config.listening(c->config.ctx))
-		alter(c, v, object, text);
+		appear(c, v, object, text, why);
+	else if (c->config.listening(c->config.ctx) || c->scanning)
+		alter(c, v, object, text, why);
 	else
 		set_texts(v, object, text);
 }
@@ -231,15 +272,14 @@ static void look_for_ghost(struct cache *c, struct cached *v, const struct vm *l
 
 void cache_on_catalog(void *ctx, struct catalog_entry *e, enum catalog_change what)
 {
-	static const char *const why[] = {[CATALOG_NEW] = "definition appeared",
-					  [CATALOG_CHANGED] = "files changed",
-					  [CATALOG_GONE] = "definition vanished"};
+	static const enum why why[] = {
+		[CATALOG_NEW] = WHY_NEW, [CATALOG_CHANGED] = WHY_FILES, [CATALOG_GONE] = WHY_GONE};
 	struct cache *c = ctx;
 	struct cached *v = get(c, e->uuid);
 
 	v->entry = what == CATALOG_GONE ? NULL : e;
 	look_for_ghost(c, v, e->vm);
-	refresh(c, v, why[what]);
+	cache_refresh(c, v, why[what]);
 	collect(c, v);
 }
 
@@ -286,7 +326,7 @@ void cache_start(struct cache *c)
 	if (all.count)
 		qsort(all.items, all.count, sizeof(struct cached *), by_number);
 	for (size_t i = 0; i < all.count; i++)
-		refresh(c, all.items[i], "start");
+		cache_refresh(c, all.items[i], WHY_START);
 	free(all.items);
 }
 
@@ -299,10 +339,26 @@ static void set_facts(struct cache *c, struct cached *v, enum feed_source from, 
 		look_for_ghost(c, v, NULL);
 }
 
+/* The guest reset itself, or ended. */
+static bool by_guest(const char *before, const json_t *facts)
+{
+	const json_t *end = json_object_get(facts, FACT_LAST_EXIT);
+	json_int_t resets = json_get_int(facts, FACT_RESETS, 0);
+	AUTO_JSON json_t *old = before ? json_loads(before, 0, NULL) : NULL;
+
+	if (!old)
+		return false;
+	if (resets > json_get_int(old, FACT_RESETS, 0))
+		return true;
+	return end && str_eq(json_get_str(end, "cause", NULL), "guest") &&
+	       !json_equal(end, json_object_get(old, FACT_LAST_EXIT));
+}
+
 void cache_facts(struct cache *c, enum feed_source from, const char *uuid, const json_t *facts)
 {
 	struct cached *v = facts ? get(c, uuid) : cache_find(c, uuid);
 	AUTO_FREE char *text = facts ? json_text(facts) : NULL;
+	enum why why = from == FEED_OF_VMSTATED ? WHY_SUPERVISOR : WHY_VMADMD;
 
 	if (!v)
 		return;
@@ -314,8 +370,10 @@ void cache_facts(struct cache *c, enum feed_source from, const char *uuid, const
 	}
 	if (v->facts[from] && text && strcmp(v->facts[from], text) == 0)
 		return;
+	if (from == FEED_OF_VMSTATED && facts && by_guest(v->facts[from], facts))
+		why = WHY_GUEST;
 	set_facts(c, v, from, steal_ptr(text));
-	refresh(c, v, from == FEED_OF_VMSTATED ? "vmstated's feed" : "vmadmd's feed");
+	cache_refresh(c, v, why);
 	collect(c, v);
 }
 
@@ -341,7 +399,7 @@ void cache_feed_ready(struct cache *c, enum feed_source from)
 		if (stale)
 			set_facts(c, v, from, NULL);
 		if (stale || v->shows_unknown || first)
-			refresh(c, v, "a feed's snapshot");
+			cache_refresh(c, v, WHY_SNAPSHOT);
 		collect(c, v);
 	}
 	free(all.items);
@@ -359,7 +417,7 @@ void cache_feed_lost(struct cache *c, enum feed_source from, int64_t wall_ms, bo
 	feed->said = true;
 	all = all_of(c);
 	for (size_t i = 0; i < all.count; i++)
-		refresh(c, all.items[i], "a feed's loss");
+		cache_refresh(c, all.items[i], WHY_LOSS);
 	free(all.items);
 }
 
@@ -368,11 +426,15 @@ void cache_feed_lost(struct cache *c, enum feed_source from, int64_t wall_ms, bo
 void cache_begin(struct cache *c, const char *uuid, const json_t *cause)
 {
 	struct cached *v = get(c, uuid);
+	AUTO_JSON json_t *by = NULL;
 
 	if (!v)
 		return;
 	v->held = true;
-	replace_str(&v->cause, cause ? json_text(cause) : NULL);
+	by = json_pack("{s:s}", "by", CAUSE_COMMAND);
+	if (cause)
+		(void)json_object_update_missing(by, (json_t *)(uintptr_t)cause);
+	replace_str(&v->cause, json_text(by));
 }
 
 void cache_ending(struct cache *c, const char *uuid)
@@ -393,11 +455,30 @@ void cache_end(struct cache *c, const char *uuid)
 	if (!v)
 		return;
 	if (v->has_deferred)
-		refresh(c, v, "vmadmd's feed");
+		cache_refresh(c, v, WHY_VMADMD);
 	v->held = v->ending = false;
 	v->has_deferred = false;
 	replace_str(&v->cause, NULL);
 	collect(c, v);
+}
+
+/* --- scans --- */
+
+void cache_scan_begin(struct cache *c)
+{
+	c->scanning = true;
+	c->scan_vms = json_array();
+	c->scan_changes = json_array();
+}
+
+json_t *cache_scan_end(struct cache *c)
+{
+	json_t *j = json_object();
+
+	c->scanning = false;
+	(void)json_object_set_new(j, "cacheChanges", steal_ptr(c->scan_changes));
+	(void)json_object_set_new(j, "vmChanges", steal_ptr(c->scan_vms));
+	return j;
 }
 
 size_t cache_count(const struct cache *c)

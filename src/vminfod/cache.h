@@ -18,6 +18,7 @@
 #include "vminfod/text.h"
 
 struct cache;
+struct filters;
 struct http_body;
 struct paths;
 struct sock_peer;
@@ -31,7 +32,7 @@ struct cache_event {
 	const char *uuid;
 	const struct text *full, *open; /* not for delete; the same where there is no secret */
 	json_t *changes, *open_changes; /* modify; open_changes NULL: nothing everybody may see */
-	const char *cause;              /* JSON text of the mutation behind it, or NULL */
+	const char *cause;              /* JSON text: {"by",...}, docs/wire-vminfod.md */
 	uint32_t owner_uid, group_gid;  /* who may see full */
 };
 
@@ -69,6 +70,12 @@ void cache_begin(struct cache *c, const char *uuid, const json_t *cause);
 void cache_ending(struct cache *c, const char *uuid);
 void cache_end(struct cache *c, const char *uuid);
 
+/* --- scans --- */
+/* What changes from here on is the scan's finding: its cause, and kept for the log. */
+void cache_scan_begin(struct cache *c);
+/* {"cacheChanges":[...],"vmChanges":[...]}, as everybody may see it; the caller owns it. */
+json_t *cache_scan_end(struct cache *c);
+
 /* --- reading --- */
 size_t cache_count(const struct cache *c);
 
@@ -78,12 +85,13 @@ struct viewer {
 	const struct sock_peer *peer;
 };
 
-/* The array of all VMs; fields NULL: whole. Kept until the next change; the caller owns a
- * reference. -E2BIG: too many fields. */
+/* The array of all VMs, or of those that filters let through; fields NULL: whole. Kept until the
+ * next change where there are no filters; the caller owns a reference. -E2BIG: too many fields. */
 int cache_vms(struct cache *c, const struct viewer *who, const char *fields,
-	      struct http_body **ret);
-/* The end of the ready record: the same array as one JSON string, a brace, a line end. */
-struct http_body *cache_vms_quoted(struct cache *c, const struct viewer *who);
+	      const struct filters *filters, struct http_body **ret);
+/* The end of the ready record: the same array as one JSON string, a brace, a line end. uuids: only
+ * these, a comma between two; NULL: all. */
+struct http_body *cache_vms_quoted(struct cache *c, const struct viewer *who, const char *uuids);
 /* One VM; -ENOENT, -E2BIG. */
 int cache_vm(struct cache *c, const struct viewer *who, const char *uuid, const char *fields,
 	     struct strbuf *to);

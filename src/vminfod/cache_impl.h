@@ -4,6 +4,23 @@
 
 #include "vminfod/cache.h"
 
+/* What made an object change. */
+enum why {
+	WHY_START,
+	WHY_NEW,
+	WHY_FILES,
+	WHY_GONE,
+	WHY_SUPERVISOR,
+	WHY_GUEST,
+	WHY_VMADMD,
+	WHY_SNAPSHOT,
+	WHY_LOSS,
+	WHY_DISK,
+	WHY_STORAGE,
+	WHY_HOST,
+};
+#define WHYS 12
+
 struct cached {
 	char uuid[37];
 	bool visible; /* told to the world */
@@ -46,7 +63,8 @@ struct cache {
 	void *by_uuid;       /* tsearch of struct cached */
 	struct cached **vms; /* visible ones, in order of appearance */
 	size_t count;
-	bool started;
+	bool started, scanning;
+	json_t *scan_vms, *scan_changes; /* what the scan under way found */
 	struct feed_state feeds[FEED_SOURCES];
 	int64_t born_wall_ms;
 	struct cached_bodies bodies[2]; /* [1]: full, [0]: for everybody */
@@ -63,4 +81,6 @@ const struct vm *object_vm(const struct cached *v);
 struct vm *object_started(const struct paths *paths, const char *uuid);
 bool facts_run(const char *facts);
 
+/* Make the object anew and tell what changed. */
+void cache_refresh(struct cache *c, struct cached *v, enum why why);
 void cache_drop_bodies(struct cache *c);

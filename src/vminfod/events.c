@@ -2,21 +2,28 @@
 /* The event stream; see events.h. */
 #include "vminfod/events.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "api/names.h"
 #include "base/clock.h"
+#include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sock.h"
+#include "base/strbuf.h"
 #include "base/uuid.h"
 #include "daemon/daemon.h"
 #include "net/http.h"
+#include "vminfod/record.h"
 #include "vminfod/stamp.h"
 
-#define QUOTED_KEPT_MS 2000u /* the snapshot's text, for subscribers who come together */
+#define QUOTED_KEPT_MS 2000u      /* the snapshot's text, for subscribers who come together */
+#define REPLAY_KEPT_US 600000000u /* records, for who wanted numbers and left */
+#define UUIDS_MAX      64u
 
 struct listener {
 	struct hub *hub;
@@ -30,6 +37,9 @@ struct listener {
 	bool has_peer;
 	struct sock_peer peer;
 	unsigned heartbeat_s;
+	unsigned wants;
+	struct record_filter filter; /* its texts are ours */
+	char *uuids, *paths;
 	sd_event_source *heart;
 };
 
@@ -37,8 +47,14 @@ struct hub {
 	sd_event *event;
 	struct cache *cache;
 	struct listener *listeners;
-	struct hub_stats stats;
+	size_t nlisteners;
+	struct hub_stats stats; /* its counters */
 	sd_event_source *forget;
+	char boot[UUID_LEN + 1];
+	uint64_t seq;
+	struct ring *ring;
+	size_t nseq;          /* listeners that want numbers: they may come back */
+	uint64_t seq_left_us; /* when the last of them left; 0: never was one */
 };
 
 static int forget_quoted(sd_event_source *source, uint64_t us, void *ctx)
@@ -53,6 +69,8 @@ struct hub *hub_new(sd_event *event, struct cache *cache)
 
 	h->event = sd_event_ref(event);
 	h->cache = cache;
+	h->ring = ring_new();
+	uuid_random(h->boot);
 	return h;
 }
 
@@ -61,6 +79,8 @@ static void listener_free(struct listener *l)
 	(void)sd_event_source_disable_unref(l->heart);
 	sock_peer_done(&l->peer);
 	free(l->agent);
+	free(l->uuids);
+	free(l->paths);
 	free(l);
 }
 
@@ -76,6 +96,7 @@ void hub_free(struct hub *h)
 	}
 	(void)sd_event_source_disable_unref(h->forget);
 	(void)sd_event_unref(h->event);
+	ring_free(h->ring);
 	free(h);
 }
 
@@ -89,74 +110,86 @@ static void put_head(struct strbuf *sb, const char *type, int64_t wall_ms)
 		      clock_iso(wall_ms, date, sizeof(date)));
 }
 
-char *record_text(const struct cache_event *ev, int64_t wall_ms, bool open)
+static struct viewer viewer_of(const struct listener *l)
 {
-	const struct text *vm = open ? ev->open : ev->full;
-	const json_t *changes = open ? ev->open_changes : ev->changes;
+	return (struct viewer){l->all, l->has_peer ? &l->peer : NULL};
+}
+
+static struct http_body *body_of(struct strbuf *sb)
+{
+	size_t len = sb->len;
+
+	return http_body_new(strbuf_steal(sb), len);
+}
+
+/* The bodies of one record, made when the first listener wants them. */
+struct bodies {
+	struct http_body *of[2][WANT_VARIANTS];
+};
+
+static struct http_body *body_for(struct bodies *b, const struct record *r, int open,
+				  unsigned wants)
+{
 	struct strbuf sb = {0};
 
-	if (open && ev->changes && !changes)
-		return NULL;
-	put_head(&sb, ev->type, wall_ms);
-	strbuf_printf(&sb, ",\"zonename\":\"%s\",\"uuid\":\"%s\"", ev->uuid, ev->uuid);
-	if (strcmp(ev->type, EVENT_DELETE) != 0) {
-		strbuf_puts(&sb, ",\"vm\":");
-		strbuf_add(&sb, vm->data, vm->len);
+	if (!b->of[open][wants]) {
+		record_put(r, open, wants, &sb);
+		b->of[open][wants] = body_of(&sb);
 	}
-	if (changes) {
-		AUTO_FREE char *text = json_text(changes);
-
-		strbuf_puts(&sb, ",\"changes\":");
-		strbuf_puts(&sb, text);
-	}
-	if (ev->cause) {
-		strbuf_puts(&sb, ",\"cause\":");
-		strbuf_puts(&sb, ev->cause);
-	}
-	strbuf_puts(&sb, "}\n");
-	return strbuf_steal(&sb);
+	return b->of[open][wants];
 }
 
-static struct http_body *record_body(const struct cache_event *ev, int64_t wall_ms, bool open)
+static void bodies_done(struct bodies *b)
 {
-	char *text = record_text(ev, wall_ms, open);
-
-	return text ? http_body_new(text, strlen(text)) : NULL;
+	for (size_t i = 0; i < 2 * WANT_VARIANTS; i++)
+		http_body_unref(b->of[i / WANT_VARIANTS][i % WANT_VARIANTS]);
 }
 
-static bool may_see_all(const struct listener *l, const struct cache_event *ev)
+static void send_record(struct listener *l, const struct record *r, const struct cache_event *ev,
+			struct bodies *bodies)
 {
-	struct viewer who = {l->all, l->has_peer ? &l->peer : NULL};
+	struct viewer who = viewer_of(l);
+	int open = record_open(r, &who);
 
-	return viewer_may(&who, ev->owner_uid, ev->group_gid);
+	if (!l->stream || record_hidden(r, &who) ||
+	    !record_wanted(r, &l->filter, open, open ? ev->open_changes : ev->changes))
+		return;
+	/* Over its bound the stream ends by itself; on_end tells. */
+	(void)http_stream_send(l->stream, body_for(bodies, r, open, l->wants));
+}
+
+static bool kept_for_some(const struct hub *h)
+{
+	return h->nseq > 0 || (h->seq_left_us && clock_us() - h->seq_left_us < REPLAY_KEPT_US);
 }
 
 void hub_event(void *ctx, const struct cache_event *ev)
 {
 	struct hub *h = ctx;
-	bool differ = ev->full != ev->open || ev->changes != ev->open_changes;
-	struct http_body *bodies[2] = {NULL, NULL};
-	bool made[2] = {false, false};
-	int64_t now = clock_wall_ms();
+	struct record *r = record_new(ev, ++h->seq, clock_wall_ms());
+	struct bodies bodies = {0};
 
 	h->stats.records++;
-	for (struct listener *l = h->listeners; l; l = l->next) {
-		int open = differ && !may_see_all(l, ev);
-
-		if (!made[open])
-			bodies[open] = record_body(ev, now, open);
-		made[open] = true;
-		/* Over its bound the stream ends by itself; on_end tells. */
-		if (bodies[open] && l->stream)
-			(void)http_stream_send(l->stream, bodies[open]);
-	}
-	http_body_unref(bodies[0]);
-	http_body_unref(bodies[1]);
+	if (kept_for_some(h))
+		ring_add(h->ring, r);
+	else
+		ring_clear(h->ring);
+	for (struct listener *l = h->listeners; l; l = l->next)
+		send_record(l, r, ev, &bodies);
+	bodies_done(&bodies);
+	record_unref(r);
 }
 
 bool hub_listening(void *ctx)
 {
-	return ((struct hub *)ctx)->listeners != NULL;
+	struct hub *h = ctx;
+
+	if (h->listeners || kept_for_some(h))
+		return true;
+	/* It will not be told: a number is missing from here on. */
+	h->seq++;
+	ring_clear(h->ring);
+	return false;
 }
 
 /* --- listeners --- */
@@ -184,6 +217,9 @@ static void on_end(struct http_stream *s, enum http_stream_end why, void *ctx)
 		*at = l->next;
 		break;
 	}
+	h->nlisteners--;
+	if ((l->wants & WANT_SEQ) && --h->nseq == 0)
+		h->seq_left_us = clock_us();
 	listener_free(l);
 }
 
@@ -198,15 +234,18 @@ static void copy_peer(struct listener *l, const struct sock_peer *peer)
 		memcpy(l->peer.groups, peer->groups, peer->ngroups * sizeof(gid_t));
 }
 
+/* Up to the snapshot's text. */
 static struct http_body *ready_head(const struct listener *l)
 {
 	struct strbuf sb = {0};
-	size_t len;
 
 	put_head(&sb, EVENT_READY, l->wall_ms);
-	strbuf_printf(&sb, ",\"uuid\":\"%s\",\"vms\":", l->uuid);
-	len = sb.len;
-	return http_body_new(strbuf_steal(&sb), len);
+	strbuf_printf(&sb, ",\"uuid\":\"%s\"", l->uuid);
+	if (l->wants & WANT_SEQ)
+		strbuf_printf(&sb, ",\"boot\":\"%s\",\"seq\":%llu", l->hub->boot,
+			      (unsigned long long)l->hub->seq);
+	strbuf_puts(&sb, ",\"vms\":");
+	return body_of(&sb);
 }
 
 static void send_ready(struct listener *l, struct http_body *tail)
@@ -216,6 +255,111 @@ static void send_ready(struct listener *l, struct http_body *tail)
 	(void)http_stream_send(l->stream, head);
 	(void)http_stream_send(l->stream, tail);
 	http_body_unref(head);
+}
+
+/* --- since --- */
+
+static bool parse_since(const char *text, char boot[UUID_LEN + 1], uint64_t *ret_seq)
+{
+	char *end;
+
+	if (strlen(text) < UUID_LEN + 2 || text[UUID_LEN] != ':' ||
+	    strspn(text + UUID_LEN + 1, "0123456789") != strlen(text + UUID_LEN + 1))
+		return false;
+	memcpy(boot, text, UUID_LEN);
+	boot[UUID_LEN] = '\0';
+	*ret_seq = strtoull(text + UUID_LEN + 1, &end, 10);
+	return uuid_valid(boot) && strlen(text) < UUID_LEN + 21;
+}
+
+/* Why what came since cannot be told, NULL: it can. */
+static const char *gap_reason(const struct hub *h, const char *since, uint64_t *ret_seq)
+{
+	char boot[UUID_LEN + 1];
+
+	if (!parse_since(since, boot, ret_seq) || !str_eq(boot, h->boot))
+		return "vminfod was started again";
+	if (*ret_seq > h->seq)
+		return "no such record";
+	if (*ret_seq < h->seq && !ring_has(h->ring, *ret_seq + 1))
+		return "the records are not kept any more";
+	return NULL;
+}
+
+static void send_gap(struct listener *l, const char *since, const char *reason)
+{
+	struct strbuf sb = {0};
+	struct http_body *body;
+
+	put_head(&sb, EVENT_GAP, l->wall_ms);
+	strbuf_printf(&sb, ",\"since\":\"%s\",\"reason\":\"%s\"}\n", since, reason);
+	body = body_of(&sb);
+	(void)http_stream_send(l->stream, body);
+	http_body_unref(body);
+	l->hub->stats.gaps++;
+}
+
+/* All that was missed in one piece: the bound of a stream is for what comes after. */
+static void replay(struct listener *l, uint64_t since)
+{
+	struct hub *h = l->hub;
+	struct viewer who = viewer_of(l);
+	struct strbuf sb = {0};
+	struct http_body *body;
+
+	for (uint64_t seq = since + 1; seq <= h->seq; seq++) {
+		const struct record *r = ring_at(h->ring, seq);
+		int open = record_open(r, &who);
+
+		if (record_hidden(r, &who) || !record_wanted(r, &l->filter, open, NULL))
+			continue;
+		record_put(r, open, l->wants, &sb);
+		h->stats.replayed++;
+	}
+	if (sb.len == 0)
+		return;
+	body = body_of(&sb);
+	(void)http_stream_send(l->stream, body);
+	http_body_unref(body);
+}
+
+static size_t parts(const char *list)
+{
+	size_t n = 1;
+
+	for (const char *p = list; *p; p++)
+		n += *p == ',';
+	return n;
+}
+
+static bool are_uuids(const char *list)
+{
+	for (const char *p = list;; p += UUID_LEN + 1) {
+		char one[UUID_LEN + 1] = {0};
+
+		memcpy(one, p, strnlen(p, UUID_LEN));
+		if (!uuid_valid(one) || (p[UUID_LEN] && p[UUID_LEN] != ','))
+			return false;
+		if (!p[UUID_LEN])
+			return true;
+	}
+}
+
+int hub_check(const struct hub_wish *wish, struct err *err)
+{
+	char boot[UUID_LEN + 1];
+	uint64_t seq;
+
+	if (wish->since && !parse_since(wish->since, boot, &seq))
+		return err_set(err, EINVAL, "since: want BOOT:SEQ of a record seen before");
+	if (wish->uuids && (!are_uuids(wish->uuids) || parts(wish->uuids) > UUIDS_MAX))
+		return err_set(err, EINVAL, "uuid: want uuids (at most %u), a comma between two",
+			       UUIDS_MAX);
+	if (wish->paths && (!*wish->paths || parts(wish->paths) > PATHS_MAX))
+		return err_set(err, EINVAL,
+			       "path: want property paths as \"state,nics.*.ip\" (at most %u)",
+			       PATHS_MAX);
+	return 0;
 }
 
 static int on_heart(sd_event_source *source, uint64_t us, void *ctx)
@@ -229,40 +373,85 @@ static int on_heart(sd_event_source *source, uint64_t us, void *ctx)
 	return 0;
 }
 
-void hub_subscribe(struct hub *h, struct http_request *req, const struct viewer *who,
-		   unsigned heartbeat_s)
+static struct listener *listener_new(struct hub *h, const struct viewer *who,
+				     const struct hub_wish *wish)
 {
 	struct listener *l = xcalloc(1, sizeof(*l));
-	struct http_stream_config config = {.type = HTTP_JSON, .on_end = on_end, .ctx = l};
-	struct http_body *tail = cache_vms_quoted(h->cache, who);
-	size_t len;
 
-	(void)http_body_data(tail, &len);
-	/* The snapshot is one record in two pieces; it does not count against the bound. */
-	config.max_bytes = HTTP_STREAM_BYTES + len;
 	l->hub = h;
-	l->agent = xstrdup(http_header(req, "User-Agent"));
 	l->wall_ms = clock_wall_ms();
 	l->us = clock_us();
 	l->all = who->all;
-	l->heartbeat_s = heartbeat_s;
+	l->heartbeat_s = wish->heartbeat_s;
+	l->wants = wish->wants | (wish->since ? WANT_SEQ : 0);
+	l->filter.uuids = l->uuids = xstrdup(wish->uuids);
+	l->filter.paths = l->paths = xstrdup(wish->paths);
+	for (char *p = l->uuids; p && *p; p++)
+		*p = (char)tolower((unsigned char)*p);
 	copy_peer(l, who->peer);
 	uuid_random(l->uuid);
-	l->stream = http_reply_stream(req, &config);
 	l->next = h->listeners;
 	h->listeners = l;
+	h->nlisteners++;
+	h->nseq += (l->wants & WANT_SEQ) != 0;
+	return l;
+}
+
+/* Open the stream with one first piece, the snapshot or a gap before it, beside the bound. */
+static void start_with_ready(struct listener *l, struct http_request *req,
+			     struct http_stream_config *config, const char *since,
+			     const char *reason)
+{
+	struct viewer who = viewer_of(l);
+	struct http_body *tail = cache_vms_quoted(l->hub->cache, &who, l->uuids);
+	size_t len;
+
+	(void)http_body_data(tail, &len);
+	config->max_bytes = HTTP_STREAM_BYTES + len;
+	l->stream = http_reply_stream(req, config);
+	if (reason)
+		send_gap(l, since, reason);
 	send_ready(l, tail);
 	http_body_unref(tail);
-	if (heartbeat_s)
-		(void)timer_set(h->event, &l->heart, heartbeat_s * 1000ull, on_heart, l);
+}
+
+void hub_subscribe(struct hub *h, struct http_request *req, const struct viewer *who,
+		   const struct hub_wish *wish)
+{
+	struct listener *l = listener_new(h, who, wish);
+	struct http_stream_config config = {.type = HTTP_JSON, .on_end = on_end, .ctx = l};
+	const char *reason = NULL;
+	uint64_t since = 0;
+
+	l->agent = xstrdup(http_header(req, "User-Agent"));
+	if (wish->since)
+		reason = gap_reason(h, wish->since, &since);
+	if (wish->since && !reason) {
+		l->stream = http_reply_stream(req, &config);
+		replay(l, since);
+	} else {
+		start_with_ready(l, req, &config, wish->since, reason);
+	}
+	if (l->heartbeat_s)
+		(void)timer_set(h->event, &l->heart, l->heartbeat_s * 1000ull, on_heart, l);
 	(void)timer_set(h->event, &h->forget, QUOTED_KEPT_MS, forget_quoted, h);
 }
 
 /* --- status --- */
 
-const struct hub_stats *hub_stats(const struct hub *h)
+void hub_stats(const struct hub *h, struct hub_stats *ret)
 {
-	return &h->stats;
+	*ret = h->stats;
+	ret->seq = h->seq;
+	ret->listeners = h->nlisteners;
+	ring_size(h->ring, &ret->kept, &ret->kept_bytes);
+	for (const struct listener *l = h->listeners; l; l = l->next) {
+		size_t events, bytes;
+
+		http_stream_queue(l->stream, &events, &bytes);
+		ret->queued += events;
+		ret->queued_bytes += bytes;
+	}
 }
 
 static json_t *listener_status(const struct listener *l)

@@ -6,12 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/sock.h"
 #include "base/strbuf.h"
 #include "vminfod/cache.h"
 #include "vminfod/events.h"
+#include "vminfod/filter.h"
+#include "vminfod/record.h"
 #include "vminfod/sources.h"
 
 #define HEARTBEAT_MAX_S 3600u
@@ -46,18 +49,50 @@ static void reply_fields(struct http_request *req)
 	reply_text(req, 400, "too many fields (at most 64)");
 }
 
+/* Arguments of /vms that are no fields of a VM. */
+static bool is_own_argument(const char *name)
+{
+	static const char *const names[] = {"fields"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (str_eq(name, names[i]))
+			return true;
+	}
+	return false;
+}
+
+/* What names no field is left alone, as the original left all arguments alone. */
+static int filters_of(const struct http_request *req, struct filters **ret, struct err *err)
+{
+	const char *name, *value;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && http_query_at(req, i, &name, &value); i++) {
+		if (!is_own_argument(name))
+			r = filters_add(ret, name, value, err);
+		if (r == -ENOENT)
+			r = 0;
+	}
+	return r;
+}
+
 static void get_vms(struct http_request *req, void *ctx)
 {
 	const struct status_of *of = ctx;
 	struct viewer who = viewer_of(req);
+	struct filters *filters = NULL;
 	struct http_body *body;
+	struct err err = {0};
 
-	if (cache_vms(of->cache, &who, http_query(req, "fields"), &body) < 0) {
+	if (filters_of(req, &filters, &err) < 0) {
+		reply_text(req, 400, err.msg);
+	} else if (cache_vms(of->cache, &who, http_query(req, "fields"), filters, &body) < 0) {
 		reply_fields(req);
-		return;
+	} else {
+		http_reply_body(req, 200, HTTP_JSON, body);
+		http_body_unref(body);
 	}
-	http_reply_body(req, 200, HTTP_JSON, body);
-	http_body_unref(body);
+	filters_free(filters);
 }
 
 static void get_vm(struct http_request *req, void *ctx)
@@ -90,15 +125,30 @@ static unsigned heartbeat_of(const struct http_request *req)
 	return n > HEARTBEAT_MAX_S ? HEARTBEAT_MAX_S : (unsigned)n;
 }
 
+static bool wants(const struct http_request *req, const char *name)
+{
+	const char *text = http_query(req, name);
+
+	return text && *text && !str_eq(text, "0");
+}
+
 static void get_events(struct http_request *req, void *ctx)
 {
 	const struct status_of *of = ctx;
 	struct viewer who = viewer_of(req);
+	struct hub_wish wish = {.heartbeat_s = heartbeat_of(req),
+				.since = http_query(req, "since"),
+				.uuids = http_query(req, "uuid"),
+				.paths = http_query(req, "path")};
+	struct err err = {0};
 
-	if (strcmp(http_method(req), "HEAD") == 0)
+	wish.wants = (wants(req, "seq") ? WANT_SEQ : 0) | (wants(req, "cause") ? WANT_CAUSE : 0);
+	if (hub_check(&wish, &err) < 0)
+		reply_text(req, 400, err.msg);
+	else if (str_eq(http_method(req), "HEAD"))
 		reply_text(req, 200, "");
 	else
-		hub_subscribe(of->hub, req, &who, heartbeat_of(req));
+		hub_subscribe(of->hub, req, &who, &wish);
 }
 
 /* The first part of a path decides; what follows it is not looked at. */
@@ -107,10 +157,13 @@ const struct http_route vminfod_routes[VMINFOD_ROUTES] = {
 	{"GET", "/ping/..", get_ping, true, "The same."},
 	{"GET", "/status", get_status, true, "What vminfod is doing; full=1 tells more."},
 	{"GET", "/status/..", get_status, true, "The same."},
-	{"GET", "/vms", get_vms, true, "All VM objects; fields=a,b for just these members."},
+	{"GET", "/vms", get_vms, true,
+	 "All VM objects; fields=a,b for just these members, NAME=VALUE or NAME=~REGEX filters."},
 	{"GET", "/vms/:uuid", get_vm, true, "One VM object, by uuid or zonename exactly."},
 	{"GET", "/vms/:uuid/..", get_vm, true, "The same."},
-	{"GET", "/events", get_events, true, "The stream of changes; heartbeat=SECONDS."},
+	{"GET", "/events", get_events, true,
+	 "The stream of changes; heartbeat=SECONDS, seq=1, since=BOOT:SEQ, cause=1, uuid=U,U, "
+	 "path=P,P."},
 	{"GET", "/events/..", get_events, true, "The same."},
 };
 

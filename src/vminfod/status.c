@@ -103,12 +103,21 @@ static json_t *files(const struct catalog *catalog)
 
 static json_t *events(const struct hub *hub)
 {
-	const struct hub_stats *s = hub_stats(hub);
 	json_t *j = json_object();
+	struct hub_stats s;
 
-	json_put_int(j, "records", (json_int_t)s->records);
-	json_put_int(j, "listenersFull", (json_int_t)s->full);
-	json_put_int(j, "listenersStalled", (json_int_t)s->stalled);
+	hub_stats(hub, &s);
+	json_put_int(j, "records", (json_int_t)s.records);
+	json_put_int(j, "listeners", (json_int_t)s.listeners);
+	json_put_int(j, "listenersFull", (json_int_t)s.full);
+	json_put_int(j, "listenersStalled", (json_int_t)s.stalled);
+	json_put_int(j, "queuedRecords", (json_int_t)s.queued);
+	json_put_int(j, "queuedBytes", (json_int_t)s.queued_bytes);
+	json_put_int(j, "seq", (json_int_t)s.seq);
+	json_put_int(j, "keptRecords", (json_int_t)s.kept);
+	json_put_int(j, "keptBytes", (json_int_t)s.kept_bytes);
+	json_put_int(j, "replayed", (json_int_t)s.replayed);
+	json_put_int(j, "gaps", (json_int_t)s.gaps);
 	return j;
 }
 

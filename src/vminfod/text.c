@@ -127,6 +127,22 @@ void text_put(const struct text *t, const struct fields *fields, struct strbuf *
 	strbuf_putc(to, '}');
 }
 
+const char *text_value(const struct text *t, const char *name, size_t *ret_len)
+{
+	size_t len = strlen(name);
+
+	for (size_t i = 0; i < t->nmembers; i++) {
+		const struct member *m = &t->members[i];
+		const char *key = t->data + m->start + 1;
+
+		if (m->key_len != len || memcmp(key, name, len) != 0)
+			continue;
+		*ret_len = m->end - m->start - len - 3;
+		return key + len + 2;
+	}
+	return NULL;
+}
+
 static bool is_secret_key(const char *key)
 {
 	return str_ends(key, "_pw");

@@ -42,6 +42,9 @@ bool fields_parse(const char *list, struct fields *ret);
 /* Append the object with just these members, in its own order; all of it without fields. */
 void text_put(const struct text *t, const struct fields *fields, struct strbuf *to);
 
+/* The value of one member as it lies in t, NULL when there is none. */
+const char *text_value(const struct text *t, const char *name, size_t *ret_len);
+
 /*
  * What everybody may see of a VM object: no passwords, internal_metadata empty, no key of
  * customer_metadata that ends in _pw. NULL when nothing of that is in it, else a new object.

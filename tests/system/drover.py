@@ -227,9 +227,9 @@ class Reply:
 class Events:
     """A reader of vminfod's event stream that also keeps the VM objects it was told."""
 
-    def __init__(self, path, user_agent="drover-tests"):
+    def __init__(self, path, user_agent="drover-tests", query=""):
         self.sock = unix_connect(path)
-        self.sock.sendall(f"GET /events HTTP/1.1\r\nHost: localhost\r\n"
+        self.sock.sendall(f"GET /events{query} HTTP/1.1\r\nHost: localhost\r\n"
                           f"User-Agent: {user_agent}\r\n\r\n".encode())
         self.raw, self.text, self.head = b"", b"", None
         self.seen = []  # every event, in order

@@ -109,6 +109,45 @@ def test_fields(cold):
     assert get(cold, "/vms?fields=" + "a," * 65).status == 400
 
 
+def test_filters(cold):
+    cold.write_definition("web0", body(more='nic net0 { bridge = user; mac = "02:00:00:00:00:0a"; } '
+                                            'vnc_password = "hush";'))
+    cold.write_definition("web1", "ram = 64; disk root { path = \"/nowhere/a.qcow2\"; size = 1G; }")
+    cold.start("vminfod")
+
+    def names(query, ask=get):
+        reply = ask(cold, f"/vms?fields=alias&{query}")
+        assert reply.status == 200, reply
+        return [vm["alias"] for vm in reply.json()]
+
+    for query, found in (
+            ("ram=64", ["web1"]), ("ram=128&alias=web0", ["web0"]), ("ram=64&alias=web0", []),
+            ("alias=~^WEB", ["web0", "web1"]), ("alias=~web%5b01%5d$", ["web0", "web1"]),
+            ("nics.*.mac=2:0:0:0:0:A", ["web0"]), ("nics.0.mac=02:00:00:00:00:0a", ["web0"]),
+            ("nics.1.mac=02:00:00:00:00:0a", []), ("disks.*.size=1024", ["web1"]),
+            ("state=unknown", ["web0", "web1"]), ("ram=1&ram=64", ["web1"]), ("tags.k=v", []),
+            ("_=1234&anything=x", ["web0", "web1"]), ("vnc_password=hush", ["web0"])):
+        assert names(query) == found, query
+    # Nobody learns by asking what he may not see.
+    assert names("vnc_password=hush", lambda suite, at: tcp(suite, "GET", at)) == []
+    for query, why in (("alais=x", "did you mean alias"), ("stat=x", "did you mean state"),
+                       ("nics.x.mac=1", "nics.x.mac"), ("alias=~(", "alias"),
+                       ("alias=~(a{1,9}){1,9}", "intervals"), ("alias=~(a)%5c1", "back-references"),
+                       ("alias=~" + "a" * 257, "256")):
+        reply = get(cold, f"/vms?{query}")
+        assert reply.status == 400 and why in reply.body.decode(), reply
+
+
+def test_head(cold):
+    cold.write_definition("web0", body())
+    cold.start("vminfod")
+    for target in ("/ping", "/status", "/vms", f"/vms/{UUID}", "/events", "/vms?fields=ram"):
+        reply = cold.http("vminfod", "HEAD", target)
+        assert (reply.status, reply.body) == (200, b""), target
+        assert reply.headers["Content-Type"] == "application/json"
+    assert cold.http("vminfod", "HEAD", "/vms/none").status == 404
+    assert tcp(cold, "HEAD", "/vms").status == 200
+
 def test_status(cold):
     cold.write_definition("web0", body())
     cold.write_definition("bad", "ramm = 1;")
@@ -299,7 +338,7 @@ def test_mutation_is_one_record(cold):
         cold.daemons["vminfod"] = daemon
         feed.accept()
         daemon.wait_ready()
-        with cold.events() as events:
+        with cold.events(query="?cause=1") as events, cold.events() as plain:
             feed.say("begin", uuid=UUID, cause={"uid": 0, "command": "vmadm update"})
             cold.write_definition("web0", body(256))
             tags = cold.data_dir(UUID) / "config/tags.json"
@@ -311,7 +350,8 @@ def test_mutation_is_one_record(cold):
             assert cold.vm(UUID)["ram"] == 256
             record = events.wait(lambda ev: ev["type"] == "modify")
             assert {"ram", "tags.k", "provisioning"} <= {c["prettyPath"] for c in record["changes"]}
-            assert record["cause"] == {"uid": 0, "command": "vmadm update"}
+            assert record["cause"] == {"by": "command", "uid": 0, "command": "vmadm update"}
+            assert "cause" not in plain.wait(lambda ev: ev["type"] == "modify")
             assert len(events.seen) == 2
             # One that never ends is released by time.
             feed.say("begin", uuid=UUID, cause={"uid": 0, "command": "vmadm update"})

@@ -205,7 +205,7 @@ static void test_mutation(void **state)
 	facts(w, FEED_OF_VMSTATED, RUNNING);
 	assert_non_null(strstr(w->log.data, "pid"));
 	assert_null(strstr(w->log.data, "ram"));
-	assert_null(w->cause);
+	assert_string_equal(w->cause, "{\"by\":\"supervisor\"}");
 	strbuf_drop(&w->log, w->log.len);
 	cache_ending(w->cache, UUID);
 	catalog_release(w->catalog, UUID);
@@ -213,7 +213,7 @@ static void test_mutation(void **state)
 	assert_non_null(strstr(w->log.data, " ram "));
 	assert_non_null(strstr(w->log.data, " provisioning"));
 	assert_ptr_equal(strchr(w->log.data, ';'), w->log.data + w->log.len - 1);
-	assert_string_equal(w->cause, "{\"command\":\"vmadm update\"}");
+	assert_string_equal(w->cause, "{\"by\":\"command\",\"command\":\"vmadm update\"}");
 }
 
 static void test_vanished(void **state)
@@ -269,22 +269,22 @@ static void test_secrets(void **state)
 	expect(w, "modify last_modified vnc_password owner;");
 	assert_int_equal(w->open, 2);
 	define(w, "ram = 128; owner = \"65534\"; vnc_password = neu");
-	assert_int_equal(cache_vms(w->cache, &all, NULL, &b), 0);
-	assert_int_equal(cache_vms(w->cache, &all, NULL, &again), 0);
+	assert_int_equal(cache_vms(w->cache, &all, NULL, NULL, &b), 0);
+	assert_int_equal(cache_vms(w->cache, &all, NULL, NULL, &again), 0);
 	assert_ptr_equal(b, again);
 	http_body_unref(again);
 	assert_true(body_has(b, "\"neu\""));
-	assert_int_equal(cache_vms(w->cache, &tcp, NULL, &b), 0);
+	assert_int_equal(cache_vms(w->cache, &tcp, NULL, NULL, &b), 0);
 	assert_false(body_has(b, "\"neu\""));
-	assert_int_equal(cache_vms(w->cache, &other, "vnc_password,uuid", &b), 0);
+	assert_int_equal(cache_vms(w->cache, &other, "vnc_password,uuid", NULL, &b), 0);
 	assert_false(body_has(b, "\"neu\""));
-	assert_int_equal(cache_vms(w->cache, &mine, "vnc_password,uuid", &b), 0);
+	assert_int_equal(cache_vms(w->cache, &mine, "vnc_password,uuid", NULL, &b), 0);
 	assert_true(body_has(b, "[{\"uuid\":\"" UUID "\",\"vnc_password\":\"neu\"}]"));
-	assert_false(body_has(cache_vms_quoted(w->cache, &tcp), "neu"));
-	assert_true(body_has(cache_vms_quoted(w->cache, &mine), "neu"));
+	assert_false(body_has(cache_vms_quoted(w->cache, &tcp, NULL), "neu"));
+	assert_true(body_has(cache_vms_quoted(w->cache, &mine, NULL), "neu"));
 	/* The lists kept are those of the last change. */
 	define(w, "ram = 129; owner = \"65534\"; vnc_password = neu");
-	assert_int_equal(cache_vms(w->cache, &tcp, "ram", &b), 0);
+	assert_int_equal(cache_vms(w->cache, &tcp, "ram", NULL, &b), 0);
 	assert_true(body_has(b, "[{\"ram\":129}]"));
 }
 
