@@ -383,12 +383,21 @@ int child_start(sd_event *event, const struct child_spec *spec, child_done done,
 	return 0;
 }
 
+/* After a program executed itself anew its children are still its own, and its to reap. */
+static bool is_our_child(int pidfd)
+{
+	siginfo_t info = {0};
+
+	return waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
 int child_adopt(sd_event *event, pid_t pid, uint64_t start_time, child_done done, void *ctx,
 		struct child **ret, struct err *err)
 {
 	AUTO_FD int fd = pid > 0 ? pidfd_open(pid, 0) : -1;
 	uint64_t now_there;
 	struct child *c;
+	bool adopted;
 	int r;
 
 	if (fd < 0)
@@ -397,11 +406,12 @@ int child_adopt(sd_event *event, pid_t pid, uint64_t start_time, child_done done
 	if (now_there == 0 || (start_time && now_there != start_time))
 		return err_set(err, ESRCH, "process %d is another one by now", (int)pid);
 	c = xcalloc(1, sizeof(*c));
+	adopted = !is_our_child(fd);
 	*c = (struct child){.pid = pid,
 			    .pidfd = steal_fd(&fd),
 			    .start_time = now_there,
 			    .group = getpgid(pid) == pid,
-			    .adopted = true,
+			    .adopted = adopted,
 			    .done = done,
 			    .ctx = ctx};
 	r = watch(event, c, 0, err);

@@ -11,6 +11,7 @@
 #include "net/feed.h"
 #include "qemu/bhyve.h"
 #include "store/catalog.h"
+#include "vmstated/order.h"
 #include "vmstated/parts.h"
 
 static void put_time(json_t *j, const char *key, int64_t wall_ms)
@@ -145,4 +146,5 @@ void guest_publish(struct guest *g)
 	facts = guest_facts(g);
 	(void)feed_vm(g->sup->feed, g->uuid, facts);
 	waiters_check(g);
+	order_check(g->sup);
 }

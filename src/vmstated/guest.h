@@ -24,6 +24,8 @@ struct feed_server;
 struct guest;
 struct hook_run;
 struct http_server;
+struct order;
+struct shutdown;
 struct qmp;
 struct sync_queue;
 struct waiter;
@@ -96,7 +98,11 @@ struct guest {
 	int64_t boot_wall_ms;
 	uint64_t boot_ms;
 	struct last_exit end;
-	char *failed; /* why, NULL when not */
+	bool put_down;              /* we end QEMU for a reason of its own: */
+	enum end_cause put_down_as; /* recorded instead of what its end looks like */
+	char put_down_why[120];
+	uint64_t oom_kills; /* of the host when it was started */
+	char *failed;       /* why, NULL when not */
 	bool hook_failed;
 	unsigned resets, restarts, first_resets;
 	int64_t last_reset_wall_ms;
@@ -126,6 +132,8 @@ struct supervisor {
 	char caps_error[256];
 	struct accel_state *accel;
 	struct sync_queue *sync;
+	struct order *order;
+	struct shutdown *shutdown;
 	uint64_t started_ms;
 	char boot_id[40];
 	bool autostart;

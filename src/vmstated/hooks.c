@@ -205,7 +205,7 @@ static void find_files(struct hook_run *run)
 		add_state(run, dir, sup_states[reset_chain[i]].hook);
 }
 
-static int check_hook(const char *path, struct err *err)
+int hook_check(const char *path, struct err *err)
 {
 	struct stat st;
 
@@ -312,7 +312,7 @@ static int start_one(struct hook_run *run, const char *file, struct err *err)
 		.session = true,
 		.timeout_ms = vm->hooktimeout_ms,
 	};
-	int r = check_hook(file, err);
+	int r = hook_check(file, err);
 
 	if (r < 0)
 		return r;

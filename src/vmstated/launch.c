@@ -153,7 +153,8 @@ void launch_process(struct guest *g)
 		return;
 	}
 	(void)snprintf(g->accel, sizeof(g->accel), "%s", uses_kvm(g) ? "kvm" : "tcg");
-	g->reboot_is_shutdown = false;
+	g->reboot_is_shutdown = g->put_down = false;
+	g->oom_kills = host_oom_kills();
 	if (start_process(g, &err) < 0) {
 		launch_failed(g, &err);
 		return;

@@ -20,6 +20,8 @@
 #include "net/feed.h"
 #include "net/http.h"
 #include "store/catalog.h"
+#include "vmstated/check.h"
+#include "vmstated/order.h"
 #include "vmstated/parts.h"
 #include "vmstated/supervisor.h"
 
@@ -28,7 +30,7 @@
 
 struct settings {
 	char *etc, *pidfile, *socket;
-	bool autostart;
+	bool autostart, check;
 };
 
 static int set_etc(void *ctx, const char *value, struct err *err)
@@ -55,11 +57,18 @@ static int set_autostart(void *ctx, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_check(void *ctx, const char *value, struct err *err)
+{
+	((struct settings *)ctx)->check = true;
+	return 0;
+}
+
 static const struct daemon_flag flags[] = {
 	{'c', "config", "DIR", set_etc, "configuration directory, instead of ROOT/etc/vmstated"},
 	{'p', "pidfile", "FILE", set_pidfile,
 	 "lock and pid file, instead of ROOT/run/vmstated.pid"},
 	{'s', "socket", "PATH", set_socket, "control socket, instead of ROOT/run/vmstated.sock"},
+	{0, "check", NULL, set_check, "print all problems of all definitions, start nothing"},
 	{0, "autostart", NULL, set_autostart, "start VMs with autostart, where vmadmd is not used"},
 };
 
@@ -121,18 +130,6 @@ static int load(struct supervisor *sup, struct err *err)
 	return r < 0 ? r : 0;
 }
 
-static void autostart(struct supervisor *sup)
-{
-	for (struct guest *g = sup->guests; g; g = g->next) {
-		struct err err = {0};
-
-		if (!g->def || !g->def->vm->autoboot || g->pid > 0)
-			continue;
-		if (guest_start(g, "autostart", &err) < 0)
-			log_warn("vm=%s not started: %s", g->uuid, err.msg);
-	}
-}
-
 static int serve(struct supervisor *sup, struct err *err)
 {
 	struct feed_server_config feed = {.path = sup->paths.vmstated_feed,
@@ -154,7 +151,7 @@ static int serve(struct supervisor *sup, struct err *err)
 		return r;
 	(void)timer_set(sup->event, &sup->scan_timer, SCAN_MS, on_scan, sup);
 	if (sup->autostart)
-		autostart(sup);
+		order_autostart(sup);
 	log_info("serving vms=%zu root=%s", catalog_count(sup->catalog), sup->paths.root);
 	daemon_ready();
 	r = sd_event_loop(sup->event);
@@ -166,6 +163,7 @@ static void finish(struct supervisor *sup)
 	sup->closing = true;
 	http_server_free(sup->http);
 	sup->http = NULL;
+	order_free(sup);
 	supervisor_free_guests(sup);
 	feed_server_free(sup->feed);
 	accel_free(sup);
@@ -220,6 +218,13 @@ int main(int argc, char **argv)
 	override(&o.paths.etc, &s.etc);
 	override(&o.paths.pidfile, &s.pidfile);
 	override(&o.paths.vmstated, &s.socket);
+	if (s.check) {
+		r = check_run(&o.paths, &err);
+		if (r < 0)
+			(void)fprintf(stderr, "vmstated: %s\n", err_text(&err, r));
+		daemon_options_done(&o);
+		return r == 0 ? EXIT_OK : EXIT_FAILED;
+	}
 	r = daemon_detach(&o, &err);
 	if (r == 0)
 		r = run(&o, &s, &err);

@@ -51,6 +51,18 @@ static void on_status(void *ctx, int r, const json_t *value, const struct err *e
 		(void)guest_dispatch(g, EV_LAUNCHED, NULL);
 		return;
 	}
+	if (str_eq(g->run_state, "internal-error")) {
+		stop_put_down(g, END_CRASH,
+			      str_eq(g->accel, "kvm") ? "QEMU gave up: internal error under KVM "
+							"(accel = tcg would not need it)"
+						      : "QEMU gave up: internal error");
+		return;
+	}
+	/* The panic was while nobody listened. */
+	if (str_eq(g->run_state, "guest-panicked")) {
+		stop_put_down(g, END_PANIC, "the guest panicked");
+		return;
+	}
 	/* Killed between RUNNING and cont: let it go now. */
 	if (g->state == SUP_RUNNING && str_eq(g->run_state, "prelaunch"))
 		monitor_let_go(g);
@@ -127,6 +139,7 @@ static void on_panic(struct guest *g, const json_t *data)
 	guestlog_printf(g, "vmstated", "the guest panicked");
 	log_warn("vm=%s panicked", g->uuid);
 	on_run_state(g, data, "guest-panicked");
+	stop_put_down(g, END_PANIC, "the guest panicked");
 }
 
 static void on_viewer(struct guest *g, const json_t *data)

@@ -32,6 +32,7 @@ int guest_failreset(struct guest *g, struct err *err);
 void guest_settle(struct guest *g);
 bool budget_spend(struct guest *g); /* false: used up */
 uint64_t budget_delay_ms(const struct guest *g);
+uint64_t host_oom_kills(void);
 void guest_ended(struct guest *g, const struct child_exit *how);
 
 /* --- hooks.c --- */
@@ -40,6 +41,8 @@ void guest_ended(struct guest *g, const struct child_exit *how);
 /* Run the hooks of a state; ends with EV_HOOK_DONE or EV_HOOK_FAILED, at once when there are none.
  */
 void hooks_run(struct guest *g, const char *hook, const char *event);
+/* Whether a hook may be run: a regular, executable file that nobody else can change. */
+int hook_check(const char *path, struct err *err);
 void hooks_adopt(struct guest *g, const json_t *state);
 json_t *hooks_state(const struct guest *g); /* NULL when none runs */
 void hooks_free(struct guest *g);
@@ -68,6 +71,8 @@ void monitor_update_action(struct guest *g);
 int guest_stop(struct guest *g, enum guest_target target, uint64_t grace_ms, bool force,
 	       const char *by, struct err *err);
 void stop_at_once(struct guest *g);
+/* End a QEMU that cannot go on; the end is recorded with this cause and the policy applies. */
+void stop_put_down(struct guest *g, enum end_cause cause, const char *why);
 void stop_ask(struct guest *g);    /* after the stopping hook: request, then wait */
 void stop_resume(struct guest *g); /* after adoption */
 void stop_done(struct guest *g);

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
@@ -67,6 +68,18 @@ static void judge_recorded(struct guest *g, const struct recorder_end *rec, cons
 	(void)snprintf(g->end.detail, sizeof(g->end.detail), "%s, %s", rec->reason, how);
 }
 
+/* How often this host's kernel killed for memory; 0 when it does not say. */
+uint64_t host_oom_kills(void)
+{
+	AUTO_FREE char *text = NULL;
+	const char *at;
+
+	if (file_read("/proc/vmstat", 65536, &text, NULL, NULL, NULL) < 0)
+		return 0;
+	at = strstr(text, "\noom_kill ");
+	return at ? strtoull(at + 10, NULL, 10) : 0;
+}
+
 static void judge_silent(struct guest *g, const struct child_exit *how, const char *text)
 {
 	bool killed = how->known && how->code != CLD_EXITED;
@@ -74,10 +87,19 @@ static void judge_silent(struct guest *g, const struct child_exit *how, const ch
 	if (g->forced && killed && how->status == SIGKILL)
 		g->end.cause = g->asked ? END_TIMEOUT_FORCED : END_ADMIN;
 	else if (killed && how->status == SIGKILL)
-		g->end.cause = END_OUTSIDE;
+		g->end.cause = host_oom_kills() > g->oom_kills ? END_OUT_OF_MEMORY : END_OUTSIDE;
 	else
 		g->end.cause = how->known ? END_CRASH : END_UNKNOWN;
 	(void)snprintf(g->end.detail, sizeof(g->end.detail), "%s without a word", text);
+}
+
+static void judge_put_down(struct guest *g, const char *how)
+{
+	g->put_down = false;
+	g->forced = false;
+	g->force_step = 0;
+	g->end.cause = g->put_down_as;
+	(void)snprintf(g->end.detail, sizeof(g->end.detail), "%s; %s", g->put_down_why, how);
 }
 
 static void judge(struct guest *g, const struct child_exit *how)
@@ -94,7 +116,9 @@ static void judge(struct guest *g, const struct child_exit *how)
 		g->end.signal = how->code == CLD_EXITED ? 0 : how->status;
 		g->end.status = how->code == CLD_EXITED ? how->status : 128 + how->status;
 	}
-	if (rec.shutdown)
+	if (g->put_down)
+		judge_put_down(g, text);
+	else if (rec.shutdown)
 		judge_recorded(g, &rec, text);
 	else if (!g->launched && !(g->target != TARGET_NONE && g->forced))
 		start_error(g, text);

@@ -54,6 +54,17 @@ void stop_at_once(struct guest *g)
 	force_now(g);
 }
 
+void stop_put_down(struct guest *g, enum end_cause cause, const char *why)
+{
+	if (g->put_down || g->pid <= 0)
+		return;
+	g->put_down = true;
+	g->put_down_as = cause;
+	(void)snprintf(g->put_down_why, sizeof(g->put_down_why), "%s", why);
+	log_warn("vm=%s put down: %s", g->uuid, why);
+	force_now(g);
+}
+
 static int force(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct guest *g = userdata;

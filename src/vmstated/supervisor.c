@@ -14,6 +14,7 @@
 #include "qemu/recorder.h"
 #include "store/catalog.h"
 #include "vmstated/hardware.h"
+#include "vmstated/order.h"
 #include "vmstated/parts.h"
 #include "vmstated/supervisor.h"
 
@@ -53,6 +54,7 @@ static void guest_free(struct guest *g)
 				      &g->restart_timer, &g->ready_timer};
 
 	waiters_fail(g, -ENOENT, "VM %s is gone", g->uuid);
+	order_forget(g);
 	hooks_free(g);
 	monitor_close(g);
 	if (g->qemu)
