@@ -354,9 +354,10 @@ bool argv_vnc(struct build *b)
 	argv_add(b->out, "none");
 	if (vm->vnc_port < 0)
 		return false;
+	/* Always with a password: one can then be given to a running VM. Until it is, nobody comes in
+	 * by vm.vnc, and vmadmd says of each viewer it hands over that none is asked for. */
 	argv_add(b->out, "-vnc");
-	argv_add(b->out, "unix:vm.vnc%s",
-		 vm->vnc_password && vm->vnc_password[0] ? ",password=on" : "");
+	argv_add(b->out, "unix:vm.vnc,password=on");
 	return true;
 }
 
@@ -367,8 +368,14 @@ static int display(struct build *b)
 
 	if (vga_drivers[vm->vga])
 		argv_json(b, "-device", argv_pci(vga_drivers[vm->vga], "vga", SLOT_VGA));
-	if (!argv_vnc(b))
+	if (!argv_vnc(b)) {
+		/* Nobody listens, but viewers may be handed over when vnc_port is given later. */
+		if (!vm->qemu_opts || !vm->qemu_opts[0]) {
+			argv_add(b->out, "-vnc");
+			argv_add(b->out, "none,password=on");
+		}
 		return 0;
+	}
 	argv_json(b, "-device", argv_pci("qemu-xhci", "usb", SLOT_USB));
 	j = argv_device("usb-tablet", "tablet0", "usb.0", NULL);
 	json_put_str(j, "port", "1");

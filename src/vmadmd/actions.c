@@ -21,6 +21,8 @@
 #include "vmadmd/vmadmd.h"
 
 #define TIMEOUT_MAX_S 31536000
+#define KEYS_MAX      16
+#define KEY_NAME_MAX  32
 
 struct act;
 
@@ -41,7 +43,9 @@ struct act {
 	uid_t uid;
 	bool wait;
 	char command[32];
-	int sysrq;  /* row of sysrqs */
+	int sysrq; /* row of sysrqs */
+	bool png;  /* format of the screenshot */
+	json_t *keys;
 	int status; /* of vmstated's reply */
 	char *body;
 };
@@ -49,6 +53,7 @@ struct act {
 static void act_free(struct act *a)
 {
 	free(a->body);
+	json_decref(a->keys);
 	free(a);
 }
 
@@ -227,12 +232,14 @@ static void on_key(void *ctx, int r, const json_t *value, const struct err *err)
 {
 }
 
-/* A key first, to wake a blanked screen; vm.ppm is relative to QEMU's directory, the run one. */
+/* A key first, to wake a blanked screen; the name is relative to QEMU's directory, the run one. */
 static int sysrq_screenshot(struct act *a, struct guest *g, struct err *err)
 {
 	AUTO_JSON json_t *key =
 		json_pack("{s:[{s:s,s:s}]}", "keys", "type", "qcode", "data", "shift");
-	AUTO_JSON json_t *file = json_pack("{s:s}", "filename", "vm.ppm");
+	AUTO_JSON json_t *file =
+		a->png ? json_pack("{s:s,s:s}", "filename", "vm.png", "format", "png")
+		       : json_pack("{s:s}", "filename", "vm.ppm");
 	int r = monitor_send(g, "send-key", key, -1, on_key, NULL, err);
 
 	if (r < 0)
@@ -258,6 +265,48 @@ static int sysrq_find(const char *name, struct err *err)
 		       name ? name : "");
 }
 
+static int screenshot_format(struct act *a, const char *format, struct err *err)
+{
+	if (!format || !*format || str_eq(format, "ppm"))
+		return 0;
+	a->png = str_eq(format, "png");
+	return a->png ? 0
+		      : err_set(err, EINVAL,
+				"format: '%.40s' is not an image format (want ppm or png)", format);
+}
+
+/* "ctrl-alt-delete" as QEMU's list of keys; the names are QEMU's to judge. */
+static json_t *keys_of(const char *text, struct err *err)
+{
+	AUTO_JSON json_t *list = json_array();
+
+	for (const char *at = text ? text : ""; *at;) {
+		size_t len = strcspn(at, "-+ ,");
+
+		if (len > KEY_NAME_MAX || json_array_size(list) == KEYS_MAX) {
+			err_set(err, EINVAL, "keys: at most %d names of at most %d letters",
+				KEYS_MAX, KEY_NAME_MAX);
+			return NULL;
+		}
+		if (len > 0)
+			json_array_append_new(
+				list, json_pack("{s:s,s:s%}", "type", "qcode", "data", at, len));
+		at += len + (at[len] != '\0');
+	}
+	if (json_array_size(list) > 0)
+		return json_incref(list);
+	err_set(err, EINVAL, "no keys given (want keys=ctrl-alt-delete, names as of QEMU)");
+	return NULL;
+}
+
+static int run_keys(struct act *a, struct guest *g, struct err *err)
+{
+	AUTO_JSON json_t *arguments = json_object();
+
+	json_object_set(arguments, "keys", a->keys);
+	return monitor_send(g, "send-key", arguments, -1, on_qmp, a, err);
+}
+
 static int run_sysrq(struct act *a, struct guest *g, struct err *err)
 {
 	return sysrqs[a->sysrq].run(a, g, err);
@@ -274,6 +323,7 @@ static const struct action actions[] = {
 	{ "reload_display", NULL,      NULL,	  -1, run_reload, "Sent request to reload VNC for" },
 	{ "pause",	    NULL,      "running", -1, run_pause,  "Paused" },
 	{ "resume",	    NULL,      "running", -1, run_resume, "Resumed" },
+	{ "send_key",	    NULL,      "",	  -1, run_keys,   "Sent keys to" },
 	/* clang-format on */
 };
 
@@ -326,6 +376,14 @@ static int act_run(struct act *a, struct http_request *req, struct err *err)
 		a->sysrq = sysrq_find(http_query(req, "request"), err);
 		if (a->sysrq < 0)
 			return a->sysrq;
+		r = screenshot_format(a, http_query(req, "format"), err);
+		if (r < 0)
+			return r;
+	}
+	if (a->action->run == run_keys) {
+		a->keys = keys_of(http_query(req, "keys"), err);
+		if (!a->keys)
+			return -EINVAL;
 	}
 	r = check_state(a->d, a->uuid, a->action, err);
 	if (r < 0)

@@ -84,6 +84,39 @@ static void change_end(struct change *c)
 	}
 }
 
+static int work_of(void *arg, struct err *err)
+{
+	struct change *c = arg;
+
+	return c->work(c, err);
+}
+
+static void on_worked(void *ctx, int r, const struct err *err)
+{
+	struct change *c = ctx;
+	change_step after = c->after;
+	struct err text = *err;
+
+	c->worker = NULL;
+	c->work = c->after = NULL;
+	if (r >= 0)
+		r = after ? after(c, &text) : 0;
+	if (r < 0)
+		change_fail(c, r, &text);
+	else if (r != STEP_WAIT)
+		change_next(c);
+}
+
+int change_work(struct change *c, change_step work, change_step after, struct err *err)
+{
+	int r;
+
+	c->work = work;
+	c->after = after;
+	r = worker_run(c->d, work_of, c, on_worked, c, &c->worker, err);
+	return r < 0 ? r : STEP_WAIT;
+}
+
 static void change_go(struct change *c)
 {
 	struct err err = {0};
@@ -155,21 +188,54 @@ static int error_of_change(const struct change *c, int r)
 	return r == -EPERM || r == -EACCES || (r == -ENOENT && there) ? -EIO : r;
 }
 
-void change_fail(struct change *c, int r, const struct err *err)
+/* All that was done is undone. */
+static void change_failed(struct change *c)
 {
-	r = error_of_change(c, r);
-	log_info("vm=%s %s failed uid=%u: %s", c->uuid, c->command, c->uid, err_text(err, r));
 	if (c->kind->undo)
 		c->kind->undo(c);
 	if (c->begun)
 		(void)feed_commit(c->d->feed, c->uuid);
 	if (c->done)
-		c->done(c->done_ctx, r, err);
+		c->done(c->done_ctx, c->failed, &c->failure);
 	else if (c->req && c->problems.errors > 0)
-		reply_problems(c, r);
+		reply_problems(c, c->failed);
 	else if (c->req)
-		http_reply_err(c->req, r, err);
+		http_reply_err(c->req, c->failed, &c->failure);
 	change_end(c);
+}
+
+static int undo_work(void *arg, struct err *err)
+{
+	struct change *c = arg;
+
+	return c->kind->undo_files(c, err);
+}
+
+static void on_undone(void *ctx, int r, const struct err *err)
+{
+	struct change *c = ctx;
+
+	c->worker = NULL;
+	if (r < 0)
+		log_error("vm=%s %s not undone as a whole: %s", c->uuid, c->command,
+			  err_text(err, r));
+	change_failed(c);
+}
+
+void change_fail(struct change *c, int r, const struct err *err)
+{
+	struct err text = {0};
+
+	c->failed = error_of_change(c, r);
+	c->failure = *err;
+	log_info("vm=%s %s failed uid=%u: %s", c->uuid, c->command, c->uid, err_text(err, r));
+	if (c->kind->undo_files && c->touched) {
+		r = worker_run(c->d, undo_work, c, on_undone, c, &c->worker, &text);
+		if (r == 0)
+			return;
+		(void)c->kind->undo_files(c, &text);
+	}
+	change_failed(c);
 }
 
 /* --- steps --- */

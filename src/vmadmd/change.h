@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/err.h"
 #include "base/problems.h"
 #include "base/uuid.h"
 #include "model/model.h"
@@ -20,7 +21,6 @@
 #include "vmadmd/vmadmd.h"
 
 struct child;
-struct err;
 struct feed_wait;
 
 #define STEP_WAIT 1
@@ -33,7 +33,8 @@ struct change_kind {
 	const char *verb;         /* "create" */
 	const change_step *steps; /* NULL at the end; the one before it answers */
 	size_t nsteps;
-	void (*undo)(struct change *c);
+	int (*undo_files)(struct change *c, struct err *err); /* first, in a worker; may be NULL */
+	void (*undo)(struct change *c); /* then what is in memory; may be NULL */
 };
 
 /* A disk image to be made before the change. */
@@ -70,7 +71,13 @@ struct change {
 	bool confirmed;
 	char *start_error; /* the VM is there but did not start */
 
+	int failed; /* why it is being undone */
+	struct err failure;
+
 	struct feed_wait *wait;
+	struct worker *worker;
+	change_step work, after; /* of the worker */
+	bool touched;            /* a step that writes has begun: undo_files is to run */
 	sd_event_source *grace;
 	struct child *child;
 };
@@ -81,6 +88,12 @@ extern const struct change_kind change_create, change_updating, change_delete;
 void change_next(struct change *c);
 void change_again(struct change *c);
 void change_fail(struct change *c, int r, const struct err *err);
+
+/*
+ * A step whose files wait for a disk: work runs in a worker (no change of memory survives), then
+ * after (may be NULL) here, as a step's rest; its result is the step's. Returns STEP_WAIT.
+ */
+int change_work(struct change *c, change_step work, change_step after, struct err *err);
 
 /* --- steps shared by the kinds --- */
 int step_lock(struct change *c, struct err *err);

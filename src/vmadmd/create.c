@@ -91,15 +91,23 @@ static int check(struct change *c, struct err *err)
 	return r;
 }
 
-static int mark(struct change *c, struct err *err)
+static int mark_files(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *content = json_object();
-	int r;
 
 	json_object_set_new(content, "images", disks_paths(c));
-	r = mark_new(c->d, c->uuid, content, err);
-	c->data_made = r == 0;
-	return r;
+	return mark_new(c->d, c->uuid, content, err);
+}
+
+static int marked(struct change *c, struct err *err)
+{
+	c->touched = c->data_made = true;
+	return 0;
+}
+
+static int mark(struct change *c, struct err *err)
+{
+	return change_work(c, mark_files, marked, err);
 }
 
 static json_t *facts_of(const char *zone_state)
@@ -119,12 +127,13 @@ static int announce(struct change *c, struct err *err)
 	return 0;
 }
 
-static int store(struct change *c, struct err *err)
+static int store_files(struct change *c, struct err *err)
 {
-	int r = store_create(c->d->paths, c->new, c->d->sync, err);
+	return store_create(c->d->paths, c->new, c->d->sync, err);
+}
 
-	if (r < 0)
-		return r;
+static int stored(struct change *c, struct err *err)
+{
 	c->stored = true;
 	catalog_sync(c->d->catalog);
 	if (catalog_by_uuid(c->d->catalog, c->uuid))
@@ -133,15 +142,32 @@ static int store(struct change *c, struct err *err)
 		       c->uuid);
 }
 
+static int store(struct change *c, struct err *err)
+{
+	return change_work(c, store_files, stored, err);
+}
+
+static int unmark_files(struct change *c, struct err *err)
+{
+	mark_remove(c->d, c->uuid, MARK_CREATE);
+	return 0;
+}
+
+/* From here the VM is wholly there. */
+static int installed(struct change *c, struct err *err)
+{
+	c->touched = false;
+	log_info("vm=%s created name='%s' uid=%u", c->uuid, c->new->name, c->uid);
+	return 0;
+}
+
 static int install(struct change *c, struct err *err)
 {
 	struct guest *g = guest_get(c->d, c->uuid);
 
 	(void)guest_provisioning(g, facts_of("incomplete"));
 	c->seq = guest_provisioning(g, facts_of("installed"));
-	mark_remove(c->d, c->uuid, MARK_CREATE);
-	log_info("vm=%s created name='%s' uid=%u", c->uuid, c->new->name, c->uid);
-	return 0;
+	return change_work(c, unmark_files, installed, err);
 }
 
 static void on_started(void *ctx, int r, int status, const char *body, const struct err *err)
@@ -198,16 +224,22 @@ static int answer(struct change *c, struct err *err)
 	return 0;
 }
 
+static int undo_files(struct change *c, struct err *err)
+{
+	int r = 0;
+
+	disks_undo(c);
+	if (c->stored)
+		r = store_delete(c->d->paths, c->new, err);
+	if (c->data_made)
+		data_remove(c->d, c->uuid);
+	return r;
+}
+
 static void undo(struct change *c)
 {
 	struct guest *g = guest_find(c->d, c->uuid);
-	struct err err = {0};
 
-	disks_undo(c);
-	if (c->stored && store_delete(c->d->paths, c->new, &err) < 0)
-		log_error("vm=%s failed creation not removed: %s", c->uuid, err.msg);
-	if (c->data_made)
-		data_remove(c->d, c->uuid);
 	catalog_sync(c->d->catalog);
 	if (g && g->provisioning)
 		(void)guest_provisioning(g, NULL);
@@ -219,4 +251,4 @@ static const change_step steps[] = {
 	step_commit, install, start,     settle,      step_seen, answer,
 };
 
-const struct change_kind change_create = {"create", steps, ARRAY_SIZE(steps), undo};
+const struct change_kind change_create = {"create", steps, ARRAY_SIZE(steps), undo_files, undo};

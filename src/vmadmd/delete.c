@@ -94,15 +94,18 @@ static int take_guest_lock(struct change *c, struct err *err)
 		      : err_set(err, EBUSY, "VM %s still runs: its QEMU holds its lock", c->uuid);
 }
 
-static int mark(struct change *c, struct err *err)
+static int mark_files(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *content = json_object();
-	int r;
 
 	json_put_str(content, "file", c->old->file);
-	r = mark_write(c->d, c->uuid, MARK_DELETE, content, err);
-	c->marked = r == 0;
-	return r;
+	return mark_write(c->d, c->uuid, MARK_DELETE, content, err);
+}
+
+static int mark(struct change *c, struct err *err)
+{
+	c->touched = c->marked = true;
+	return change_work(c, mark_files, NULL, err);
 }
 
 static int announce(struct change *c, struct err *err)
@@ -115,22 +118,28 @@ static int announce(struct change *c, struct err *err)
 	return 0;
 }
 
-static int store(struct change *c, struct err *err)
+static int store_files(struct change *c, struct err *err)
 {
-	int r = store_delete(c->d->paths, c->old, err);
+	return store_delete(c->d->paths, c->old, err);
+}
 
-	if (r < 0)
-		return r;
+static int stored(struct change *c, struct err *err)
+{
 	c->stored = true;
 	catalog_sync(c->d->catalog);
 	log_info("vm=%s deleted name='%s' uid=%u", c->uuid, c->old->name, c->uid);
 	return 0;
 }
 
+static int store(struct change *c, struct err *err)
+{
+	return change_work(c, store_files, stored, err);
+}
+
 /* Of the run directory only what is ours; the directory itself when nothing else is left. */
 static void clean_run(struct change *c)
 {
-	static const char *const ours[] = {"vmadmd.state", "vm.ppm"};
+	static const char *const ours[] = {"vmadmd.state", "vm.ppm", "vm.png"};
 	AUTO_FREE char *dir = path_of_run(c->d->paths, c->uuid, NULL);
 	AUTO_FREE char *lock =
 		xasprintf("%s.change", dir); /* of store_lock; we are its only user */
@@ -144,12 +153,22 @@ static void clean_run(struct change *c)
 	(void)rmdir(dir);
 }
 
-static int forget(struct change *c, struct err *err)
+static int forget_files(struct change *c, struct err *err)
 {
 	clean_run(c);
 	mark_remove(c->d, c->uuid, MARK_DELETE);
+	return 0;
+}
+
+static int forgotten(struct change *c, struct err *err)
+{
 	c->seq = guest_provisioning(guest_get(c->d, c->uuid), NULL);
 	return 0;
+}
+
+static int forget(struct change *c, struct err *err)
+{
+	return change_work(c, forget_files, forgotten, err);
 }
 
 static int answer(struct change *c, struct err *err)
@@ -163,12 +182,17 @@ static int answer(struct change *c, struct err *err)
 	return 0;
 }
 
+static int undo_files(struct change *c, struct err *err)
+{
+	if (c->marked && !c->stored)
+		mark_remove(c->d, c->uuid, MARK_DELETE);
+	return 0;
+}
+
 static void undo(struct change *c)
 {
 	struct guest *g = guest_find(c->d, c->uuid);
 
-	if (c->marked && !c->stored)
-		mark_remove(c->d, c->uuid, MARK_DELETE);
 	if (g && g->provisioning)
 		(void)guest_provisioning(g, NULL);
 }
@@ -178,4 +202,4 @@ static const change_step steps[] = {
 	step_begin, store, step_commit, forget,          step_seen, answer,
 };
 
-const struct change_kind change_delete = {"delete", steps, ARRAY_SIZE(steps), undo};
+const struct change_kind change_delete = {"delete", steps, ARRAY_SIZE(steps), undo_files, undo};

@@ -202,6 +202,28 @@ static int image_settle(const struct change *c, const struct disk *disk, struct 
 	return parent_sync(c->d, disk->path, err);
 }
 
+static int settle_work(void *arg, struct err *err)
+{
+	const struct change *c = arg;
+
+	return image_settle(c, c->jobs[c->jobs_done].disk, err);
+}
+
+static void on_settled(void *ctx, int r, const struct err *err)
+{
+	struct change *c = ctx;
+
+	c->worker = NULL;
+	if (r < 0) {
+		change_fail(c, r, err);
+		return;
+	}
+	log_info("vm=%s disk made path=%s", c->uuid, c->jobs[c->jobs_done].disk->path);
+	c->job_begun = false;
+	c->jobs_done++;
+	change_again(c);
+}
+
 static void on_made(void *ctx, const struct child_exit *how, const char *out, const char *errors)
 {
 	struct change *c = ctx;
@@ -216,15 +238,9 @@ static void on_made(void *ctx, const struct child_exit *how, const char *out, co
 			    child_exit_text(how, text, sizeof(text)), (int)strcspn(errors, "\n"),
 			    errors);
 	else
-		r = image_settle(c, disk, &err);
-	if (r < 0) {
+		r = worker_run(c->d, settle_work, c, on_settled, c, &c->worker, &err);
+	if (r < 0)
 		change_fail(c, r, &err);
-		return;
-	}
-	log_info("vm=%s disk made path=%s", c->uuid, disk->path);
-	c->job_begun = false;
-	c->jobs_done++;
-	change_again(c);
 }
 
 int disks_make(struct change *c, struct err *err)

@@ -15,6 +15,7 @@
 struct err;
 struct monitor_command;
 struct qmp;
+struct vm;
 struct vmadmd;
 struct vnc_viewer;
 struct vnc_waiter;
@@ -34,6 +35,14 @@ struct vnc {
 	size_t nviewers;
 	uint64_t number; /* of the last viewer, for descriptor names */
 	struct vnc_waiter *waiters;
+	/* An update under way has opened a listener (-1: none) or told QEMU its password. */
+	bool staging;
+	int staged;
+	uint16_t staged_port;
+	int32_t staged_want;
+	char *staged_address;
+	bool file_read; /* the password of the VM's configfile, NULL: none */
+	char *file_password;
 };
 
 struct guest {
@@ -94,5 +103,25 @@ void vnc_apply(struct guest *g);
 /* As vnc_apply; done runs once when nothing is under way any more, maybe before this returns. */
 void vnc_reload(struct guest *g, void (*done)(void *ctx), void *ctx);
 void vnc_close(struct guest *g);
+/*
+ * Before an update is written: open the listener vm wants and tell QEMU its password. 1: done
+ * will run, then ask vnc_staged; -EEXIST: the port is taken. vnc_stage_end follows in any case,
+ * after the update was written or given up: what the definition then says is applied.
+ */
+int vnc_stage(struct guest *g, const struct vm *vm, void (*done)(void *ctx), void *ctx,
+	      struct err *err);
+int vnc_staged(struct guest *g, const struct vm *vm, struct err *err);
+void vnc_stage_end(struct guest *g);
+/* --- vncwant.c: what definition, configfile and vmstated's facts ask for --- */
+struct vnc_want {
+	char *address;
+	int32_t port;   /* -1: none, 0: any */
+	char *password; /* NULL: none */
+};
+void vnc_wanted(struct guest *g, const struct vm *vm, struct vnc_want *ret);
+void vnc_want_done(struct vnc_want *want);
+/* Somebody asked for a password: a viewer is not let in without. */
+bool vnc_guarded(struct guest *g);
+
 /* {"host","port","display"}, {} without a listener. */
 json_t *vnc_info(const struct guest *g);

@@ -45,7 +45,7 @@ struct guest *guest_get(struct vmadmd *d, const char *uuid)
 	g = xcalloc(1, sizeof(*g));
 	memcpy(g->uuid, uuid, UUID_LEN + 1);
 	g->d = d;
-	g->vnc.fd = -1;
+	g->vnc.fd = g->vnc.staged = -1;
 	if (!tsearch(g, &d->guests, compare))
 		abort(); /* no memory */
 	return g;

@@ -5,6 +5,7 @@
  * known. It serves at once with its peers absent, and may be killed at any moment.
  */
 #include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +102,34 @@ static int set_no_fsync(void *ctx, const char *value, struct err *err)
 	return 0;
 }
 
+static int add_socket(void *ctx, const char *value, struct err *err)
+{
+	struct vmadmd *d = ctx;
+
+	if (!*value)
+		return err_set(err, EINVAL, "want a path");
+	if (d->nsockets == SOCKETS_MAX)
+		return err_set(err, E2BIG, "at most %d sockets", SOCKETS_MAX);
+	d->sockets[d->nsockets++] = value;
+	return 0;
+}
+
+static int set_feed_user(void *ctx, const char *value, struct err *err)
+{
+	struct vmadmd *d = ctx;
+	const struct passwd *pw = getpwnam(value);
+
+	if (!pw)
+		return err_set(err, EINVAL, "there is no user '%s'", value);
+	d->has_reader = true;
+	d->reader = pw->pw_uid;
+	return 0;
+}
+
 static const struct daemon_flag flags[] = {
+	{'s', "socket", "PATH", add_socket,
+	 "control socket, instead of ROOT/run/vmadmd.http; may be given several times"},
+	{0, "feed-user", "NAME", set_feed_user, "user vminfod runs as, who may read our feed"},
 	{0, "no-fsync", NULL, set_no_fsync,
 	 "do not wait for the disk on changes of definitions (benchmarks only)"},
 };
@@ -117,7 +145,9 @@ static int open_definitions(struct vmadmd *d, struct err *err)
 
 	if (r < 0)
 		return r;
-	r = store_recover(d->paths, err);
+	r = workers_await(d, err);
+	if (r == 0)
+		r = store_recover(d->paths, err);
 	if (r == 0)
 		r = catalog_load(d->catalog, err);
 	if (r < 0)
@@ -131,8 +161,12 @@ static int open_definitions(struct vmadmd *d, struct err *err)
 
 static int open_feeds(struct vmadmd *d, struct err *err)
 {
-	const struct feed_server_config server = {
-		.path = d->paths->vmadmd_feed, .daemon = PROGRAM, .snapshot = snapshot, .ctx = d};
+	const struct feed_server_config server = {.path = d->paths->vmadmd_feed,
+						  .daemon = PROGRAM,
+						  .snapshot = snapshot,
+						  .ctx = d,
+						  .has_reader = d->has_reader,
+						  .reader = d->reader};
 	const struct feed_client_config client = {.path = d->paths->vmstated_feed,
 						  .name = PROGRAM,
 						  .line = guests_feed_line,
@@ -152,20 +186,24 @@ static int open_http(struct vmadmd *d, struct err *err)
 					   .nroutes = vmadmd_nroutes,
 					   .ctx = d,
 					   .before = before_request};
-	AUTO_FD int fd = -1;
 	int r = http_server_new(d->event, &config, &d->http, err);
 
-	if (r < 0)
-		return r;
-	r = sock_listen(d->paths->vmadmd, SOCKET_MODE, &fd, err);
-	if (r < 0)
-		return r;
-	return http_server_listen(d->http, steal_fd(&fd), false, err);
+	if (d->nsockets == 0)
+		d->sockets[d->nsockets++] = d->paths->vmadmd;
+	for (size_t i = 0; r == 0 && i < d->nsockets; i++) {
+		int fd = -1;
+
+		r = sock_listen(d->sockets[i], SOCKET_MODE, &fd, err);
+		if (r == 0)
+			r = http_server_listen(d->http, fd, false, err);
+	}
+	return r;
 }
 
 static void close_all(struct vmadmd *d)
 {
 	http_server_free(d->http);
+	workers_finish(d);
 	change_free_all(d);
 	autoboot_free(d);
 	ask_free_all(d);
@@ -192,7 +230,8 @@ static int serve(struct vmadmd *d, struct err *err)
 		return r;
 	autoboot_begin(d);
 	daemon_ready();
-	log_info(PROGRAM " serves on %s vms=%zu", d->paths->vmadmd, catalog_count(d->catalog));
+	for (size_t i = 0; i < d->nsockets; i++)
+		log_info(PROGRAM " serves on %s vms=%zu", d->sockets[i], catalog_count(d->catalog));
 	r = sd_event_loop(d->event);
 	return r < 0 ? err_sys(err, -r, "the event loop ended") : 0;
 }
@@ -222,7 +261,13 @@ int main(int argc, char **argv)
 	struct daemon_options options = {.program = PROGRAM};
 	struct vmadmd d = {.sync = FILE_SYNC, .uid = geteuid()};
 	struct err err = {0};
-	int r = daemon_options(&options, argc, argv, flags, ARRAY_SIZE(flags), &d);
+	int r;
+
+	if (argc == 2 && strcmp(argv[1], "--routes") == 0) {
+		http_routes_print(stdout, vmadmd_routes, vmadmd_nroutes);
+		return EXIT_OK;
+	}
+	r = daemon_options(&options, argc, argv, flags, ARRAY_SIZE(flags), &d);
 
 	if (r <= 0) {
 		daemon_options_done(&options);

@@ -86,12 +86,10 @@ static void on_gone(struct http_request *req, void *ctx)
 
 static json_t *vnc_member(const struct guest *g)
 {
-	const struct catalog_entry *e = catalog_by_uuid(g->d->catalog, g->uuid);
-	const char *password = e ? e->vm->vnc_password : NULL;
 	json_t *out = vnc_info(g);
 
-	if (json_object_size(out) > 0 && password && *password)
-		json_put_str(out, "password", password);
+	if (json_object_size(out) > 0 && g->vnc.password)
+		json_put_str(out, "password", g->vnc.password);
 	return out;
 }
 

@@ -48,35 +48,78 @@ static int check(struct change *c, struct err *err)
 	return r < 0 ? r : disks_plan(c, err);
 }
 
-static int mark(struct change *c, struct err *err)
+static int mark_files(struct change *c, struct err *err)
 {
 	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, NULL);
 	AUTO_JSON json_t *content = json_object();
 	int r;
 
-	if (c->njobs == 0)
-		return 0;
 	json_object_set_new(content, "images", disks_paths(c));
 	r = dir_make(data, 0700, err); /* a VM written by hand may have none yet */
-	if (r == 0)
-		r = mark_write(c->d, c->uuid, MARK_UPDATE, content, err);
-	c->marked = r == 0;
-	return r;
+	return r < 0 ? r : mark_write(c->d, c->uuid, MARK_UPDATE, content, err);
 }
 
-static int store(struct change *c, struct err *err)
+static int mark(struct change *c, struct err *err)
+{
+	if (c->njobs == 0)
+		return 0;
+	c->touched = c->marked = true;
+	return change_work(c, mark_files, NULL, err);
+}
+
+/* --- what applies at once, before it is written: a refusal then leaves no trace --- */
+
+static void on_staged(void *ctx)
+{
+	struct change *c = ctx;
+	struct guest *g = guest_find(c->d, c->uuid);
+	struct err err = {0};
+	int r = g ? vnc_staged(g, c->new, &err) : 0;
+
+	if (r < 0)
+		change_fail(c, r, &err);
+	else
+		change_next(c);
+}
+
+static int apply(struct change *c, struct err *err)
+{
+	struct guest *g = guest_find(c->d, c->uuid);
+	int r = g ? vnc_stage(g, c->new, on_staged, c, err) : 0;
+
+	return r > 0 ? STEP_WAIT : r;
+}
+
+static int store_files(struct change *c, struct err *err)
 {
 	int r = store_update(c->d->paths, c->old, c->new, c->d->sync, err);
 
 	if (r < 0)
 		return r;
-	catalog_sync(c->d->catalog); /* a change of VNC is picked up here */
 	disks_drop_removed(c);
 	if (c->marked)
 		mark_remove(c->d, c->uuid, MARK_UPDATE);
-	c->marked = false;
+	return 0;
+}
+
+static int stored(struct change *c, struct err *err)
+{
+	struct guest *g;
+
+	c->stored = true;
+	catalog_sync(c->d->catalog);
+	g = guest_find(c->d, c->uuid);
+	if (g)
+		vnc_stage_end(g);
+	c->marked = c->touched = false;
 	log_info("vm=%s updated changes=%zu uid=%u", c->uuid, c->changes.count, c->uid);
 	return 0;
+}
+
+static int store(struct change *c, struct err *err)
+{
+	c->touched = true;
+	return change_work(c, store_files, stored, err);
 }
 
 static void on_applied(void *ctx)
@@ -84,11 +127,12 @@ static void on_applied(void *ctx)
 	change_next(ctx);
 }
 
-/* Live members other than VNC are read from the object when they are needed. */
-static int apply(struct change *c, struct err *err)
+/* VNC settles: a listener elsewhere may have been opened, an older password told again. */
+static int settle(struct change *c, struct err *err)
 {
 	struct guest *g = guest_find(c->d, c->uuid);
 
+	c->seq = feed_seq(c->d->feed);
 	if (!g || !monitor_ready(g) || !g->vnc.asking)
 		return 0;
 	vnc_reload(g, on_applied, c);
@@ -131,16 +175,25 @@ static int answer(struct change *c, struct err *err)
 	return 0;
 }
 
-static void undo(struct change *c)
+static int undo_files(struct change *c, struct err *err)
 {
 	disks_undo(c);
 	if (c->marked)
 		mark_remove(c->d, c->uuid, MARK_UPDATE);
+	return 0;
+}
+
+static void undo(struct change *c)
+{
+	struct guest *g = guest_find(c->d, c->uuid);
+
+	if (g)
+		vnc_stage_end(g);
 }
 
 static const change_step steps[] = {
-	step_lock, check,       mark,  step_images, step_begin,
-	store,     step_commit, apply, step_seen,   answer,
+	step_lock, check,       mark,   step_images, step_begin, apply,
+	store,     step_commit, settle, step_seen,   answer,
 };
 
-const struct change_kind change_updating = {"update", steps, ARRAY_SIZE(steps), undo};
+const struct change_kind change_updating = {"update", steps, ARRAY_SIZE(steps), undo_files, undo};

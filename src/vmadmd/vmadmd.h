@@ -28,10 +28,12 @@ struct feed_client;
 struct feed_server;
 struct guest;
 struct vm;
+struct worker;
 
 #define QMP_ANSWER_MS    5000u /* how long QEMU has for one answer */
 #define GRACE_MS         500u  /* after our start, for vminfod to find our feed again */
 #define MONITOR_RETRY_MS 500u  /* between attempts to reach a monitor */
+#define SOCKETS_MAX      8     /* control sockets, -s */
 
 struct vmadmd {
 	const struct paths *paths;
@@ -44,10 +46,15 @@ struct vmadmd {
 	void *guests;           /* tsearch(3) tree of struct guest by uuid */
 	struct ask *asks;       /* requests to vmstated under way */
 	struct change *changes; /* oldest first; one at a time per VM */
+	struct worker *workers;
 	struct autoboot *autoboot;
 	enum file_sync sync;
 	uint64_t started_ms; /* when our feed began to be there */
 	uid_t uid;           /* our own user */
+	const char *sockets[SOCKETS_MAX];
+	size_t nsockets;
+	bool has_reader; /* of our feed, beside root and us */
+	uid_t reader;
 };
 
 /* --- routes.c --- */
@@ -104,6 +111,18 @@ struct change_by {
 void change_update(struct vmadmd *d, const char *uuid, json_t *payload, const struct change_by *by,
 		   change_done done, void *ctx);
 void change_free_all(struct vmadmd *d);
+
+/* --- worker.c: work that waits for a disk, in a process of its own --- */
+/* Runs in a fork: what it changes in memory is lost, r and err come back. */
+typedef int (*worker_fn)(void *arg, struct err *err);
+typedef void (*worker_done)(void *ctx, int r, const struct err *err);
+/* done runs once, from the loop; *ret is dead then. Only workers_finish ends it early. */
+int worker_run(struct vmadmd *d, worker_fn fn, void *arg, worker_done done, void *ctx,
+	       struct worker **ret, struct err *err);
+/* At our start: wait for one a killed vmadmd left in its last system call. */
+int workers_await(const struct vmadmd *d, struct err *err);
+/* At our end: let them finish; their done does not run. */
+void workers_finish(struct vmadmd *d);
 
 /* --- marks.c: what must be tidied up when we were killed in a change --- */
 enum mark { MARK_CREATE, MARK_UPDATE, MARK_DELETE };

@@ -139,7 +139,7 @@ static void on_fd_passed(void *ctx, int r, const json_t *value, const struct err
 	}
 	json_put_str(arguments, "protocol", "vnc");
 	json_put_str(arguments, "fdname", v->name);
-	json_put_bool(arguments, "skipauth", false);
+	json_put_bool(arguments, "skipauth", !v->g->vnc.password && !vnc_guarded(v->g));
 	if (monitor_send(v->g, "add_client", arguments, -1, on_client_added, v, &why) < 0) {
 		log_warn("vm=%s VNC viewer not handed over: %s", v->g->uuid, why.msg);
 		viewer_end(v);
@@ -192,6 +192,13 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *ctx
 
 /* --- the listener --- */
 
+static void staged_close(struct guest *g)
+{
+	if (g->vnc.staged >= 0)
+		(void)close(g->vnc.staged);
+	g->vnc.staged = -1;
+}
+
 void vnc_close(struct guest *g)
 {
 	bool had = g->vnc.fd >= 0;
@@ -200,6 +207,13 @@ void vnc_close(struct guest *g)
 	listener_close(g);
 	replace_str(&g->vnc.password, NULL);
 	replace_str(&g->vnc.refused, NULL);
+	if (!monitor_ready(g)) {
+		staged_close(g);
+		g->vnc.staging = false;
+		replace_str(&g->vnc.staged_address, NULL);
+		replace_str(&g->vnc.file_password, NULL);
+		g->vnc.file_read = false;
+	}
 	g->vnc.complained = false;
 	if (had)
 		(void)guest_publish(g);
@@ -214,15 +228,28 @@ static int listen_on(struct guest *g, const char *address, int32_t want, struct 
 	return sock_listen_tcp(address, (uint16_t)want, &g->vnc.fd, &g->vnc.port, err);
 }
 
-static void listener_open(struct guest *g, const struct vm *vm)
+/* The listener an update has opened already, where it is the one that is wanted. */
+static bool take_staged(struct guest *g, const struct vnc_want *want)
 {
-	const char *address = vm->vnc_address && *vm->vnc_address ? vm->vnc_address : "127.0.0.1";
+	bool fits = g->vnc.staged >= 0 && g->vnc.staged_want == want->port &&
+		    str_eq(g->vnc.staged_address, want->address);
+
+	if (fits) {
+		g->vnc.fd = steal_fd(&g->vnc.staged);
+		g->vnc.port = g->vnc.staged_port;
+	}
+	staged_close(g);
+	return fits;
+}
+
+static void listener_open(struct guest *g, const struct vnc_want *want)
+{
 	struct err err = {0};
 
-	if (g->vnc.fd >= 0 && g->vnc.want == vm->vnc_port && str_eq(g->vnc.address, address))
+	if (g->vnc.fd >= 0 && g->vnc.want == want->port && str_eq(g->vnc.address, want->address))
 		return; /* nothing changed */
 	listener_close(g);
-	if (listen_on(g, address, vm->vnc_port, &err) < 0) {
+	if (!take_staged(g, want) && listen_on(g, want->address, want->port, &err) < 0) {
 		if (!g->vnc.complained)
 			log_error("vm=%s VNC not served: %s; tried again until it works", g->uuid,
 				  err.msg);
@@ -230,13 +257,13 @@ static void listener_open(struct guest *g, const struct vm *vm)
 		(void)timer_set(g->d->event, &g->vnc.retry, LISTEN_RETRY_MS, on_listen_retry, g);
 		return;
 	}
-	g->vnc.want = vm->vnc_port;
-	g->vnc.address = xstrdup(address);
+	g->vnc.want = want->port;
+	g->vnc.address = xstrdup(want->address);
 	g->vnc.complained = false;
 	(void)sd_event_add_io(g->d->event, &g->vnc.source, g->vnc.fd, EPOLLIN, on_accept, g);
 	keep_port(g);
 	(void)guest_publish(g);
-	log_info("vm=%s VNC served address=%s port=%u", g->uuid, address, g->vnc.port);
+	log_info("vm=%s VNC served address=%s port=%u", g->uuid, want->address, g->vnc.port);
 }
 
 /* --- the password --- */
@@ -266,6 +293,9 @@ static void on_password(void *ctx, int r, const json_t *value, const struct err 
 	g->vnc.asking = g->vnc.again = false;
 	if (r == 0) {
 		replace_str(&g->vnc.password, steal_ptr(p->text));
+	} else if (g->vnc.staging) {
+		log_info("vm=%s VNC password of an update not taken: %s", g->uuid,
+			 err_text(err, r));
 	} else if (r != -ECONNRESET) {
 		log_error("vm=%s VNC closed: QEMU did not take the password: %s (a VM started "
 			  "without one needs a restart)",
@@ -298,23 +328,96 @@ static void send_password(struct guest *g, const char *text)
 void vnc_apply(struct guest *g)
 {
 	struct catalog_entry *e = catalog_by_uuid(g->d->catalog, g->uuid);
-	const char *password;
+	struct vnc_want want;
 
 	g->vnc.again = g->vnc.asking;
-	if (!e || !monitor_ready(g) || g->vnc.asking)
+	if (!e || !monitor_ready(g) || g->vnc.asking || g->vnc.staging)
 		return; /* without definition all stays as it is; on_password comes back here */
-	if (e->vm->vnc_port < 0) {
+	vnc_wanted(g, e->vm, &want);
+	if (want.port < 0) {
 		vnc_close(g);
-		return;
+	} else if (want.password && str_eq(want.password, g->vnc.refused)) {
+		log_debug("vm=%s VNC stays closed: its password was refused", g->uuid);
+	} else if (want.password && !str_eq(want.password, g->vnc.password)) {
+		send_password(g, want.password);
+	} else {
+		if (!want.password)
+			replace_str(&g->vnc.password, NULL);
+		listener_open(g, &want);
 	}
-	password = e->vm->vnc_password;
-	if (password && *password && str_eq(password, g->vnc.refused))
-		return;
-	if (password && *password && !str_eq(password, g->vnc.password)) {
-		send_password(g, password);
-		return;
+	vnc_want_done(&want);
+}
+
+/* --- an update on its way --- */
+
+static int stage_listener(struct guest *g, const struct vnc_want *want, struct err *err)
+{
+	int r;
+
+	if (want->port <= 0 ||
+	    (g->vnc.fd >= 0 && g->vnc.want == want->port && str_eq(g->vnc.address, want->address)))
+		return 0;
+	/* The same port at another address: ours is in the way until the change is written. */
+	if (g->vnc.fd >= 0 && g->vnc.port == want->port)
+		return 0;
+	r = sock_listen_tcp(want->address, (uint16_t)want->port, &g->vnc.staged,
+			    &g->vnc.staged_port, err);
+	if (r < 0) {
+		err_wrap(err, r, "vnc_port");
+		return r == -EADDRINUSE ? -EEXIST : r;
 	}
-	listener_open(g, e->vm);
+	g->vnc.staged_want = want->port;
+	replace_str(&g->vnc.staged_address, xstrdup(want->address));
+	return 0;
+}
+
+int vnc_stage(struct guest *g, const struct vm *vm, void (*done)(void *ctx), void *ctx,
+	      struct err *err)
+{
+	struct vnc_want want;
+	int r;
+
+	if (!monitor_ready(g) || g->vnc.asking)
+		return 0; /* applied when QEMU answers */
+	vnc_wanted(g, vm, &want);
+	r = stage_listener(g, &want, err);
+	g->vnc.staging = r == 0;
+	if (r == 0 && want.port >= 0 && want.password && !str_eq(want.password, g->vnc.password)) {
+		struct vnc_waiter *w = xcalloc(1, sizeof(*w));
+
+		*w = (struct vnc_waiter){done, ctx, g->vnc.waiters};
+		g->vnc.waiters = w;
+		send_password(g, want.password);
+		r = 1;
+	}
+	vnc_want_done(&want);
+	return r;
+}
+
+int vnc_staged(struct guest *g, const struct vm *vm, struct err *err)
+{
+	struct vnc_want want;
+	int r = 0;
+
+	vnc_wanted(g, vm, &want);
+	if (g->vnc.staging && want.port >= 0 && want.password &&
+	    !str_eq(want.password, g->vnc.password))
+		r = err_set(err, EIO,
+			    "vnc_password: QEMU did not take it, nothing was changed (a VM started "
+			    "without VNC password by an earlier version needs a restart)");
+	vnc_want_done(&want);
+	return r;
+}
+
+void vnc_stage_end(struct guest *g)
+{
+	if (!g->vnc.staging)
+		return;
+	g->vnc.staging = false;
+	replace_str(&g->vnc.refused, NULL);
+	vnc_apply(g);
+	staged_close(g);
+	replace_str(&g->vnc.staged_address, NULL);
 }
 
 void vnc_reload(struct guest *g, void (*done)(void *ctx), void *ctx)
