@@ -33,5 +33,11 @@ int image_probe(const char *path, struct image_info *ret, struct err *err);
  */
 void image_create_argv(const struct disk *disk, const char *base, struct argv *ret);
 
+/*
+ * The file of an image: an absolute path, or a name in <lib>/images with or without suffix.
+ * NULL: none such; caller frees.
+ */
+char *image_find(const char *lib, const char *name);
+
 /* Is path of the form "nbd:", "rbd:", "iscsi:" and so on? Then its protocol's name, else NULL. */
 const char *image_protocol(const char *path);

@@ -48,24 +48,6 @@ static void bad(struct change *c, const char *where, const char *fmt, const char
 	problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where, "%s", text);
 }
 
-/* A name in the image store, with or without suffix, or an absolute path. NULL: none such. */
-static char *image_find(const struct paths *paths, const char *name)
-{
-	static const char *const suffixes[] = {"", ".qcow2", ".raw", ".img"};
-
-	if (name[0] == '/')
-		return file_exists(name) ? xstrdup(name) : NULL;
-	if (strchr(name, '/') || name[0] == '.')
-		return NULL;
-	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
-		AUTO_FREE char *path = xasprintf("%s/images/%s%s", paths->lib, name, suffixes[i]);
-
-		if (file_exists(path))
-			return steal_ptr(path);
-	}
-	return NULL;
-}
-
 static void mark_size_given(struct disk *disk)
 {
 	const struct prop *row = prop_find(&disk_props, "size", false);
@@ -109,7 +91,7 @@ static void plan_new_image(struct change *c, struct disk *disk, const char *wher
 		return;
 	}
 	if (image) {
-		base = image_find(c->d->paths, image);
+		base = image_find(c->d->paths->lib, image);
 		if (!base) {
 			problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where,
 				     "no image '%s' (want a file in %s/images or an absolute path)",

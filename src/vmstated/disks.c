@@ -42,6 +42,12 @@ static int keep_format(struct guest *g, const struct disk *d, struct err *err)
 
 static void next_disk(struct guest *g, size_t from);
 
+/* Made under another name first: a half-made disk is never taken for one. */
+static char *temp_of(const char *path)
+{
+	return xasprintf("%s.making", path);
+}
+
 struct making {
 	struct guest *guest;
 	size_t disk;
@@ -54,11 +60,15 @@ static void image_made(void *ctx, const struct child_exit *how, const char *out,
 	size_t at = m->disk;
 	struct err err = {0};
 
+	AUTO_FREE char *temp = temp_of(g->started->disks[at]->path);
+
 	free(m);
-	if (how->known && how->code == CLD_EXITED && how->status == 0) {
+	if (how->known && how->code == CLD_EXITED && how->status == 0 &&
+	    rename(temp, g->started->disks[at]->path) == 0) {
 		next_disk(g, at); /* now it is there, and its format known */
 		return;
 	}
+	(void)unlink(temp);
 	(void)err_set(&err, EIO, "disks[%zu]: cannot make '%s': %.300s", at,
 		      g->started->disks[at]->path, errors);
 	launch_failed(g, &err);
@@ -68,18 +78,29 @@ static void image_made(void *ctx, const struct child_exit *how, const char *out,
 static int make_disk(struct guest *g, size_t i, struct err *err)
 {
 	const struct disk *d = g->started->disks[i];
+	AUTO_FREE char *temp = d->path ? temp_of(d->path) : NULL;
+	AUTO_FREE char *base = d->image ? image_find(g->sup->paths.lib, d->image) : NULL;
+	struct disk under;
 	struct argv argv = {0};
 	struct making *m;
 	struct child_spec spec = {.in = -1, .out = -1, .errfd = -1, .timeout_ms = IMAGE_MS};
 	struct child *child;
 	int r;
 
-	if (d->size_mib == 0)
+	if (d->size_mib == 0 && !d->image)
 		return err_set(err, ENOENT, "disks[%zu].path: '%s' does not exist", i,
 			       d->path ? d->path : "");
+	if (d->image && !base)
+		return err_set(err, ENOENT,
+			       "disks[%zu].image: no image '%s' (want a file in %s/images or an "
+			       "absolute path)",
+			       i, d->image, g->sup->paths.lib);
 	m = xcalloc(1, sizeof(*m));
 	*m = (struct making){.guest = g, .disk = i};
-	image_create_argv(d, NULL, &argv);
+	under = *d;
+	under.path = temp;
+	(void)unlink(temp); /* of an attempt that was cut short */
+	image_create_argv(&under, base, &argv);
 	spec.argv = (const char *const *)argv.items;
 	guestlog_printf(g, "vmstated", "making disk '%s'", d->path);
 	r = child_run(g->sup->event, &spec, 4096, image_made, m, &child, err);

@@ -13,6 +13,7 @@
 #include "store/catalog.h"
 #include "vmstated/order.h"
 #include "vmstated/parts.h"
+#include "vmstated/routes.h"
 
 static void put_time(json_t *j, const char *key, int64_t wall_ms)
 {
@@ -147,4 +148,5 @@ void guest_publish(struct guest *g)
 	(void)feed_vm(g->sup->feed, g->uuid, facts);
 	waiters_check(g);
 	order_check(g->sup);
+	shutdown_check(g->sup);
 }

@@ -92,6 +92,7 @@ struct guest {
 	int force_step;
 	sd_event_source *stop_timer, *again_timer;
 	char asked_by[64];
+	bool for_shutdown; /* of the whole host */
 
 	/* record */
 	uint32_t zoneid; /* counts starts */
@@ -138,5 +139,8 @@ struct supervisor {
 	char boot_id[40];
 	bool autostart;
 	bool closing, serving;
-	sd_event_source *catalog_source, *scan_timer;
+	sd_event_source *catalog_source, *scan_timer, *upgrade_timer;
+	int listen_fd, lock_fd;
+	char *program; /* our own file, and how it was called: for upgrade */
+	char **argv;
 };

@@ -23,6 +23,7 @@
 #include "vmstated/check.h"
 #include "vmstated/order.h"
 #include "vmstated/parts.h"
+#include "vmstated/routes.h"
 #include "vmstated/supervisor.h"
 
 #define SCAN_MS    60000u /* a slice of the safety net */
@@ -31,6 +32,7 @@
 struct settings {
 	char *etc, *pidfile, *socket;
 	bool autostart, check;
+	char **argv;
 };
 
 static int set_etc(void *ctx, const char *value, struct err *err)
@@ -163,26 +165,38 @@ static void finish(struct supervisor *sup)
 	sup->closing = true;
 	http_server_free(sup->http);
 	sup->http = NULL;
+	shutdown_free(sup);
 	order_free(sup);
 	supervisor_free_guests(sup);
 	feed_server_free(sup->feed);
 	accel_free(sup);
 	sync_free(sup);
+	sd_event_source_disable_unref(sup->upgrade_timer);
 	sd_event_source_disable_unref(sup->scan_timer);
 	sd_event_source_disable_unref(sup->catalog_source);
 	catalog_free(sup->catalog);
 	sd_event_unref(sup->event);
 }
 
+/* Our own lock, when we executed ourselves anew; else taken now. */
+static int take_lock(struct supervisor *sup, const char *program, struct err *err)
+{
+	sup->lock_fd = upgrade_inherited(UPGRADE_LOCK_FD);
+	if (sup->lock_fd >= 0)
+		return 0;
+	return daemon_lock(program, sup->paths.pidfile, &sup->lock_fd, err);
+}
+
 static int run(struct daemon_options *o, const struct settings *s, struct err *err)
 {
 	struct supervisor sup = {
 		.paths = o->paths, .autostart = s->autostart, .started_ms = clock_ms()};
-	AUTO_FD int lock = -1;
 	int r = make_dirs(&sup.paths, err);
 
+	sup.lock_fd = -1;
+	upgrade_prepare(&sup, s->argv);
 	if (r == 0)
-		r = daemon_lock(o->program, sup.paths.pidfile, &lock, err);
+		r = take_lock(&sup, o->program, err);
 	if (r == 0)
 		r = clock_boot_id(sup.boot_id, sizeof(sup.boot_id));
 	if (r == 0)
@@ -190,8 +204,11 @@ static int run(struct daemon_options *o, const struct settings *s, struct err *e
 	if (r == 0)
 		r = serve(&sup, err);
 	finish(&sup);
-	if (lock >= 0)
+	if (sup.lock_fd >= 0) {
 		(void)unlink(sup.paths.pidfile);
+		(void)close(sup.lock_fd);
+	}
+	free(sup.program);
 	return r;
 }
 
@@ -204,7 +221,7 @@ static void override(char **path, char **with)
 int main(int argc, char **argv)
 {
 	struct daemon_options o = {.program = "vmstated"};
-	struct settings s = {0};
+	struct settings s = {.argv = argv};
 	struct err err = {0};
 	int r;
 
@@ -225,7 +242,9 @@ int main(int argc, char **argv)
 		daemon_options_done(&o);
 		return r == 0 ? EXIT_OK : EXIT_FAILED;
 	}
-	r = daemon_detach(&o, &err);
+	r = 0;
+	if (!getenv(UPGRADE_LOCK_FD)) /* else we are detached already, and ourselves anew */
+		r = daemon_detach(&o, &err);
 	if (r == 0)
 		r = run(&o, &s, &err);
 	if (r < 0)

@@ -181,9 +181,11 @@ static bool is_up(const struct guest *g)
 	       !(g->state == SUP_STOPPED && g->settled);
 }
 
-size_t order_stop_next(struct supervisor *sup, int64_t grace_ms, bool all)
+static size_t stop_those(struct supervisor *sup, int64_t grace_ms, bool all, size_t *ret_stopping)
 {
 	size_t left = 0;
+
+	*ret_stopping = 0;
 
 	for (struct guest *g = sup->guests; g; g = g->next) {
 		const struct vm *vm = guest_vm(g);
@@ -191,12 +193,25 @@ size_t order_stop_next(struct supervisor *sup, int64_t grace_ms, bool all)
 		if (!is_up(g))
 			continue;
 		left++;
-		if (g->target == TARGET_NONE && (all || !needed(g)))
+		if (g->target == TARGET_NONE && (all || !needed(g))) {
+			g->for_shutdown = true;
 			(void)guest_stop(g, TARGET_STOPPED,
 					 grace_ms >= 0 ? (uint64_t)grace_ms
 					 : vm          ? vm->stoptimeout_ms
 						       : 0,
 					 false, "host shutdown", NULL);
+		}
+		*ret_stopping += g->target != TARGET_NONE;
 	}
+	return left;
+}
+
+size_t order_stop_next(struct supervisor *sup, int64_t grace_ms)
+{
+	size_t stopping, left = stop_those(sup, grace_ms, false, &stopping);
+
+	/* A circle in `after`: somebody has to be first. */
+	if (left > 0 && stopping == 0)
+		left = stop_those(sup, grace_ms, true, &stopping);
 	return left;
 }

@@ -18,7 +18,7 @@ void order_forget(struct guest *g);
 void order_free(struct supervisor *sup);
 
 /*
- * Stop every guest that no other running guest waits for, or all at once. grace_ms < 0: each its
+ * Stop every guest that no other running guest waits for. grace_ms < 0: each its
  * own stoptimeout. Returns how many are not at rest yet; call again whenever one ended.
  */
-size_t order_stop_next(struct supervisor *sup, int64_t grace_ms, bool all);
+size_t order_stop_next(struct supervisor *sup, int64_t grace_ms);

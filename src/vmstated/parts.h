@@ -90,6 +90,7 @@ void guest_check_mark(struct guest *g);
 /* --- sync.c --- */
 /* Make a file that was just written or replaced, and its directory, durable soon. */
 void sync_later(struct supervisor *sup, const char *path);
+bool sync_busy(const struct supervisor *sup);
 void sync_free(struct supervisor *sup);
 
 /* --- adopt.c --- */

@@ -23,6 +23,7 @@
 #include "qemu/qmp.h"
 #include "store/catalog.h"
 #include "vmstated/parts.h"
+#include "vmstated/routes.h"
 
 #define QMP_MS 5000u
 
@@ -167,7 +168,7 @@ void waiters_check(struct guest *g)
 
 /* --- requests --- */
 
-static bool refused(struct supervisor *sup, struct http_request *req, const struct guest *g)
+bool routes_refused(struct supervisor *sup, struct http_request *req, const struct guest *g)
 {
 	const struct vm *vm = g ? guest_vm(g) : NULL;
 	const struct sock_peer *peer = http_peer(req);
@@ -207,7 +208,7 @@ static bool take_command(struct command *c, struct http_request *req, void *ctx)
 
 	*c = (struct command){.sup = ctx};
 	r = supervisor_find(c->sup, http_param(req, "id"), &c->guest, &err);
-	if (r == 0 && refused(c->sup, req, c->guest))
+	if (r == 0 && routes_refused(c->sup, req, c->guest))
 		return false;
 	if (r == 0)
 		r = json_parse_object(len ? text : "{}", len ? len : 2, "body", &c->body, &err);
@@ -432,7 +433,7 @@ static void post_reload(struct http_request *req, void *ctx)
 	struct supervisor *sup = ctx;
 	AUTO_JSON json_t *j = NULL;
 
-	if (refused(sup, req, NULL))
+	if (routes_refused(sup, req, NULL))
 		return;
 	(void)catalog_scan(sup->catalog, SIZE_MAX);
 	j = json_pack("{s:I, s:o}", "vms", (json_int_t)catalog_count(sup->catalog), "problems",
@@ -486,6 +487,9 @@ static const struct http_route routes[] = {
 	{"POST", "/vms/:id/reset", post_reset, false, "Resets the machine in place."},
 	{"POST", "/vms/:id/kill", post_kill, false, "Sends a signal to QEMU, KILL by default."},
 	{"POST", "/vms/:id/failreset", post_failreset, false, "Leaves failure mode."},
+	{"GET", "/vms/:id/log", get_log, false, "Its log: ?boot=0 this start, -1 the one before; ?lines=N; ?follow=1."},
+	{"POST", "/shutdown-all", post_shutdown_all, false, "Stops all in reverse order of `after`."},
+	{"POST", "/upgrade", post_upgrade, false, "Executes the program anew; guests run on."},
 	{"POST", "/reload", post_reload, false, "Compares all definitions with the disk."},
 };
 /* clang-format on */
@@ -507,12 +511,14 @@ int routes_start(struct supervisor *sup, struct err *err)
 {
 	struct http_config config = {
 		.routes = routes, .nroutes = ARRAY_SIZE(routes), .ctx = sup, .before = before};
-	int fd;
+	int fd = upgrade_inherited(UPGRADE_LISTEN_FD);
 	int r = http_server_new(sup->event, &config, &sup->http, err);
 
 	if (r < 0)
 		return r;
 	/* Anyone may connect; who may do what is asked per request. */
-	r = sock_listen(sup->paths.vmstated, 0666, &fd, err);
+	if (fd < 0)
+		r = sock_listen(sup->paths.vmstated, 0666, &fd, err);
+	sup->listen_fd = fd;
 	return r < 0 ? r : http_server_listen(sup->http, fd, false, err);
 }

@@ -64,6 +64,8 @@ static void judge_recorded(struct guest *g, const struct recorder_end *rec, cons
 					       : END_ADMIN;
 	else if (g->target != TARGET_NONE && cause == END_GUEST)
 		cause = END_ADMIN;
+	if (g->for_shutdown && cause == END_ADMIN)
+		cause = END_HOST_SHUTDOWN;
 	g->end.cause = cause;
 	(void)snprintf(g->end.detail, sizeof(g->end.detail), "%s, %s", rec->reason, how);
 }

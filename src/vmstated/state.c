@@ -42,6 +42,7 @@ static json_t *state_json(const struct guest *g)
 	json_put_int(j, "expire_wall_ms", g->expire_wall_ms);
 	json_put_bool(j, "asked", g->asked);
 	json_put_int(j, "oom_kills", (json_int_t)g->oom_kills);
+	json_put_bool(j, "for_shutdown", g->for_shutdown);
 	json_put_bool(j, "hook_failed", g->hook_failed);
 	json_put_bool(j, "ready", g->ready);
 	json_put_str(j, "failed", g->failed);
@@ -95,6 +96,7 @@ int guest_load(struct guest *g, json_t **ret, struct err *err)
 	g->expire_wall_ms = json_get_int(j, "expire_wall_ms", 0);
 	g->asked = json_get_bool(j, "asked", false);
 	g->oom_kills = (uint64_t)json_get_int(j, "oom_kills", 0);
+	g->for_shutdown = json_get_bool(j, "for_shutdown", false);
 	g->hook_failed = json_get_bool(j, "hook_failed", false);
 	g->ready = json_get_bool(j, "ready", false);
 	g->restarting = json_get_bool(j, "restarting", false);

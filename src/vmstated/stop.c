@@ -130,7 +130,7 @@ void stop_done(struct guest *g)
 {
 	g->target = TARGET_NONE;
 	g->deadline_ms = 0;
-	g->forced = g->asked = false;
+	g->forced = g->asked = g->for_shutdown = false;
 	g->force_step = 0;
 	timer_stop(g->stop_timer);
 	timer_stop(g->again_timer);

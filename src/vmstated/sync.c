@@ -76,6 +76,11 @@ void sync_later(struct supervisor *sup, const char *path)
 	next_batch(sup->sync);
 }
 
+bool sync_busy(const struct supervisor *sup)
+{
+	return sup->sync && sup->sync->child;
+}
+
 void sync_free(struct supervisor *sup)
 {
 	struct sync_queue *q = sup->sync;

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Handlers of the control socket beside those of single guests, and what handlers share. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+struct guest;
+struct http_request;
+struct supervisor;
+
+/* Answers 403 and returns true when the peer may not act on g (NULL: on the whole host). */
+bool routes_refused(struct supervisor *sup, struct http_request *req, const struct guest *g);
+
+/* --- host.c --- */
+void post_shutdown_all(struct http_request *req, void *ctx);
+void post_upgrade(struct http_request *req, void *ctx);
+/* A guest's state changed: go on with a shutdown under way. */
+void shutdown_check(struct supervisor *sup);
+void shutdown_free(struct supervisor *sup);
+/* Where to find our own program again, before it may be replaced. */
+void upgrade_prepare(struct supervisor *sup, char **argv);
+/* Environment of a program executed anew: numbers of the descriptors handed over. */
+#define UPGRADE_LISTEN_FD "DROVER_LISTEN_FD"
+#define UPGRADE_LOCK_FD   "DROVER_LOCK_FD"
+/* A descriptor handed over by ourselves before an upgrade; -1: none. */
+int upgrade_inherited(const char *name);
+
+/* --- logs.c --- */
+void get_log(struct http_request *req, void *ctx);
