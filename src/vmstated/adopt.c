@@ -67,7 +67,7 @@ static void take_up_running(struct guest *g, const json_t *j)
 {
 	struct err err = {0};
 
-	if (monitor_open(g, &err) < 0 || console_open(g, &err) < 0)
+	if (monitor_open(g, &err) < 0 || console_open(g, false, &err) < 0)
 		log_warn("vm=%s %s", g->uuid, err.msg);
 	if (g->launched)
 		monitor_wait_ready(g);

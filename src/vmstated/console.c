@@ -5,20 +5,25 @@
  * makes the guest `ready`. A reader that does not read is dropped; nothing waits for it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sock.h"
 #include "base/strbuf.h"
 #include "daemon/daemon.h"
+#include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
-#define HISTORY_MAX (64u << 10)
-#define READER_MAX  (256u << 10) /* bytes a reader may be behind */
+#define HISTORY_MAX (256u << 10)      /* bytes a new reader gets, from power-on */
+#define HISTORY_CUT (64u << 10)       /* dropped at once when it is full */
+#define HISTORY     "console.history" /* the same in the run directory, for who takes over */
+#define READER_MAX  (256u << 10)      /* bytes a reader may be behind */
 #define READERS_MAX 16
 #define INPUT_MAX   (64u << 10) /* bytes waiting for the guest */
 #define LINE_MAX_   1024u
@@ -33,7 +38,7 @@ struct reader {
 
 struct console_relay {
 	struct guest *guest;
-	int tty, listener;
+	int tty, listener, file;
 	sd_event_source *tty_source, *listen_source;
 	struct strbuf history, line, input;
 	struct reader *readers;
@@ -149,13 +154,37 @@ static void take_line(struct console_relay *c)
 	c->line.len = 0;
 }
 
+static void remember(struct console_relay *c, const char *data, size_t len)
+{
+	strbuf_add(&c->history, data, len);
+	if (c->file >= 0)
+		(void)fd_write_all(c->file, data, len);
+	if (c->history.len <= HISTORY_MAX)
+		return;
+	strbuf_drop(&c->history, HISTORY_CUT + (c->history.len - HISTORY_MAX));
+	if (c->file >= 0 && ftruncate(c->file, 0) == 0)
+		(void)fd_write_all(c->file, c->history.data, c->history.len);
+}
+
+/* The history of this start: empty at its begin, read back after we were away. */
+static void open_history(struct console_relay *c, bool fresh)
+{
+	const struct guest *g = c->guest;
+	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, HISTORY);
+	AUTO_FREE char *old = NULL;
+	size_t len;
+
+	c->file =
+		open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (fresh ? O_TRUNC : 0), 0600);
+	if (!fresh && file_read(path, 2 * HISTORY_MAX, &old, &len, NULL, NULL) == 0)
+		strbuf_add(&c->history, old, len);
+}
+
 static void spread(struct console_relay *c, const char *data, size_t len)
 {
 	struct reader *r, *next;
 
-	strbuf_add(&c->history, data, len);
-	if (c->history.len > HISTORY_MAX)
-		strbuf_drop(&c->history, c->history.len - HISTORY_MAX);
+	remember(c, data, len);
 	for (r = c->readers; r; r = next) {
 		next = r->next;
 		if (r->out.len + len > READER_MAX) {
@@ -189,16 +218,20 @@ static int on_tty(sd_event_source *source, int fd, uint32_t events, void *userda
 	return 0;
 }
 
-int console_open(struct guest *g, struct err *err)
+int console_open(struct guest *g, bool fresh, struct err *err)
 {
 	AUTO_FREE char *tty = path_of_run(&g->sup->paths, g->uuid, "vm.ttya");
 	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, "vm.console");
-	struct console_relay *c = xcalloc(1, sizeof(*c));
+	struct console_relay *c;
 	int r;
 
+	if (hardware_consoles(g) == 0)
+		return 0;
+	c = xcalloc(1, sizeof(*c));
 	c->guest = g;
-	c->tty = c->listener = -1;
+	c->tty = c->listener = c->file = -1;
 	g->console = c;
+	open_history(c, fresh);
 	r = sock_connect(tty, &c->tty, err);
 	if (r == 0)
 		r = sock_listen(path, 0666, &c->listener, err); /* who may: asked per connection */
@@ -235,6 +268,8 @@ void console_close(struct guest *g)
 		(void)close(c->listener);
 		(void)unlink(path);
 	}
+	if (c->file >= 0)
+		(void)close(c->file);
 	strbuf_done(&c->history);
 	strbuf_done(&c->line);
 	strbuf_done(&c->input);

@@ -141,11 +141,18 @@ json_t *guest_object(const struct guest *g)
 void guest_publish(struct guest *g)
 {
 	AUTO_JSON json_t *facts = NULL;
+	char *text;
 
 	if (!g->sup->feed)
 		return;
 	facts = guest_facts(g);
-	(void)feed_vm(g->sup->feed, g->uuid, facts);
+	text = json_text(facts);
+	if (str_eq(text, g->published)) {
+		free(text);
+	} else {
+		replace_str(&g->published, text);
+		(void)feed_vm(g->sup->feed, g->uuid, facts);
+	}
 	waiters_check(g);
 	order_check(g->sup);
 	shutdown_check(g->sup);

@@ -103,6 +103,7 @@ struct guest {
 	enum end_cause put_down_as; /* recorded instead of what its end looks like */
 	char put_down_why[120];
 	uint64_t oom_kills; /* of the host when it was started */
+	char *published;    /* facts as told last */
 	char *failed;       /* why, NULL when not */
 	bool hook_failed;
 	unsigned resets, restarts, first_resets;
@@ -139,7 +140,8 @@ struct supervisor {
 	char boot_id[40];
 	bool autostart;
 	bool closing, serving;
-	sd_event_source *catalog_source, *scan_timer, *upgrade_timer;
+	sd_event_source *catalog_source, *scan_timer, *upgrade_timer, *pulse_timer;
+	bool pulsing;
 	int listen_fd, lock_fd;
 	char *program; /* our own file, and how it was called: for upgrade */
 	char **argv;

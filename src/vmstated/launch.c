@@ -162,7 +162,7 @@ void launch_process(struct guest *g)
 	guest_mark_running(g, true);
 	guest_save(g);
 	guest_publish(g);
-	if (monitor_open(g, &err) < 0 || console_open(g, &err) < 0)
+	if (monitor_open(g, &err) < 0 || console_open(g, true, &err) < 0)
 		log_warn("vm=%s %s", g->uuid, err.msg);
 	(void)timer_set(g->sup->event, &g->launch_timer, LAUNCH_MS, not_answering, g);
 }

@@ -19,7 +19,8 @@
 #include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
-#define ANSWER_MS 2000u /* silence after which a guest is named unresponsive */
+#define ANSWER_MS 1000u /* silence after which a guest is named unresponsive */
+#define PULSE_MS  1000u /* between two questions whether it answers */
 #define RETRY_MS  500u
 #define READY_MS  30000u /* of running make a guest ready that says nothing itself */
 
@@ -47,6 +48,7 @@ static void on_status(void *ctx, int r, const json_t *value, const struct err *e
 	(void)snprintf(g->run_state, sizeof(g->run_state), "%s", json_get_str(value, "status", ""));
 	if (!g->launched) {
 		g->launched = true;
+		monitor_pulse(g->sup);
 		guest_launch_cleanup(g);
 		(void)guest_dispatch(g, EV_LAUNCHED, NULL);
 		return;
@@ -74,6 +76,7 @@ static void on_ready(void *ctx, struct qmp *q)
 	struct guest *g = ctx;
 
 	g->monitor_tries = 0;
+	monitor_pulse(g->sup);
 	(void)qmp_send(q, "query-status", NULL, -1, ANSWER_MS, on_status, g);
 }
 
@@ -204,6 +207,33 @@ int monitor_open(struct guest *g, struct err *err)
 		.ready = on_ready, .event = on_event, .closed = on_closed, .ctx = g};
 
 	return qmp_open(g->sup->event, path, &config, &g->mon, err);
+}
+
+static int on_pulse(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct supervisor *sup = userdata;
+
+	for (struct guest *g = sup->guests; g; g = g->next) {
+		uint64_t since;
+
+		if (g->launched && g->mon && qmp_is_ready(g->mon) && !qmp_pending(g->mon, &since))
+			(void)qmp_send(g->mon, "query-status", NULL, -1, ANSWER_MS, on_status, g);
+	}
+	sup->pulsing = false;
+	monitor_pulse(sup);
+	return 0;
+}
+
+void monitor_pulse(struct supervisor *sup)
+{
+	bool any = false;
+
+	for (const struct guest *g = sup->guests; g && !any; g = g->next)
+		any = g->launched;
+	if (!any || sup->pulsing)
+		return;
+	sup->pulsing = true;
+	(void)timer_set(sup->event, &sup->pulse_timer, PULSE_MS, on_pulse, sup);
 }
 
 void monitor_close(struct guest *g)

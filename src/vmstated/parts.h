@@ -61,8 +61,9 @@ int guest_watch_qemu(struct guest *g, pid_t pid, uint64_t start, struct err *err
 /* --- monitor.c --- */
 int monitor_open(struct guest *g, struct err *err);
 void monitor_close(struct guest *g);
-void monitor_let_go(struct guest *g);     /* QEMU was started paused */
-void monitor_wait_ready(struct guest *g); /* without readyline: after some time of running */
+void monitor_let_go(struct guest *g);       /* QEMU was started paused */
+void monitor_pulse(struct supervisor *sup); /* ask all, as long as any guest runs */
+void monitor_wait_ready(struct guest *g);   /* without readyline: after some time of running */
 void guest_now_ready(struct guest *g);
 void monitor_update_action(struct guest *g);
 
@@ -102,7 +103,7 @@ json_t *guest_object(const struct guest *g); /* facts and description, for statu
 void guest_publish(struct guest *g);
 
 /* --- console.c --- */
-int console_open(struct guest *g, struct err *err);
+int console_open(struct guest *g, bool fresh, struct err *err);
 void console_close(struct guest *g);
 
 /* --- guestlog.c --- */

@@ -66,6 +66,7 @@ static void guest_free(struct guest *g)
 	vm_free(g->started);
 	free(g->name);
 	free(g->failed);
+	free(g->published);
 	free(g->order);
 	free(g);
 }
