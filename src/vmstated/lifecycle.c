@@ -106,14 +106,33 @@ static void now_running(struct guest *g)
 		guest_enter(g, SUP_RUNNING, "start");
 }
 
+static void to_stopping(struct guest *g);
+static void ended(struct guest *g);
+
+/* A stop or an end that came while the hook ran waited for it: one hook at a time. */
+static bool put_off(struct guest *g)
+{
+	if (g->pid <= 0)
+		ended(g);
+	else if (g->target != TARGET_NONE)
+		to_stopping(g);
+	else
+		return false;
+	return true;
+}
+
 static void restarted(struct guest *g)
 {
+	if (put_off(g))
+		return;
 	g->restarting = false;
 	guest_enter(g, SUP_RUNNING, "restart");
 }
 
 static void running_settled(struct guest *g)
 {
+	if (put_off(g))
+		return;
 	g->settled = true;
 	guest_save(g);
 	waiters_check(g);
@@ -123,16 +142,25 @@ static void running_settled(struct guest *g)
 static void running_hook_failed(struct guest *g)
 {
 	(void)guest_stop(g, TARGET_FAILED, guest_vm(g)->stoptimeout_ms, false, "hook", NULL);
+	if (g->state == SUP_RUNNING || g->state == SUP_RESTARTED) /* a stop was under way */
+		to_stopping(g);
 }
 
 static void to_stopping(struct guest *g)
 {
+	if (g->hooks)
+		return; /* their end leads on */
 	guest_enter(g, SUP_STOPPING, "stop");
 }
 
 /* QEMU ended by itself: the same walk, or the restart chain when it is to come back at once. */
 static void ended(struct guest *g)
 {
+	if (g->hooks) { /* their end leads on */
+		guest_save(g);
+		guest_publish(g);
+		return;
+	}
 	if (g->restarting)
 		guest_enter(g, SUP_PRESTOP_BEFORE_RESTART, "reboot");
 	else
