@@ -296,8 +296,19 @@ static void hook_ended(void *ctx, const struct child_exit *how)
 	next_hook(run);
 }
 
+/* The hook's own open file: with ours, which does not block, a long output would fail in it. */
+static int blocking_copy(int fd)
+{
+	char path[32];
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_RDWR | O_CLOEXEC);
+}
+
 static int start_one(struct hook_run *run, const char *file, struct err *err)
 {
+	AUTO_FD int out = blocking_copy(run->out.fd);
+	AUTO_FD int errors = blocking_copy(run->errors.fd);
 	struct guest *g = run->guest;
 	const struct vm *vm = guest_vm(g);
 	const char *argv[] = {file, NULL};
@@ -307,8 +318,8 @@ static int start_one(struct hook_run *run, const char *file, struct err *err)
 		.env = (const char *const *)env.items,
 		.cwd = vm->dir && file_exists(vm->dir) ? vm->dir : "/",
 		.in = -1,
-		.out = run->out.fd,
-		.errfd = run->errors.fd,
+		.out = out,
+		.errfd = errors,
 		.session = true,
 		.timeout_ms = vm->hooktimeout_ms,
 	};
