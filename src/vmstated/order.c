@@ -157,6 +157,13 @@ void order_free(struct supervisor *sup)
 	sup->order = NULL;
 }
 
+/* What runs, or is on its way up. */
+static bool is_up(const struct guest *g)
+{
+	return g->state != SUP_INIT && g->state != SUP_FAILED &&
+	       !(g->state == SUP_STOPPED && g->settled);
+}
+
 /* Does a running guest wait for g, so that it must be stopped first? */
 static bool needed(const struct guest *g)
 {
@@ -164,7 +171,7 @@ static bool needed(const struct guest *g)
 		const struct vm *vm = guest_vm(other);
 		bool ready;
 
-		if (other == g || other->pid <= 0 || !vm)
+		if (other == g || !is_up(other) || !vm)
 			continue;
 		for (size_t i = 0; i < vm->after.count; i++) {
 			if (named(g->sup, vm->after.items[i], &ready) == g)
@@ -172,13 +179,6 @@ static bool needed(const struct guest *g)
 		}
 	}
 	return false;
-}
-
-/* What runs, or is on its way up. */
-static bool is_up(const struct guest *g)
-{
-	return g->state != SUP_INIT && g->state != SUP_FAILED &&
-	       !(g->state == SUP_STOPPED && g->settled);
 }
 
 static size_t stop_those(struct supervisor *sup, int64_t grace_ms, bool all, size_t *ret_stopping)

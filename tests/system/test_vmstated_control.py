@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands of vmstated beyond single guests: check, logs, order of `after`, shutdown, upgrade."""
+
+import os
+import subprocess
+
+import pytest
+
+import drover
+
+
+def status(suite):
+    return {vm["name"]: vm for vm in suite.http("vmstated", "GET", "/status").json()["vms"]}
+
+
+def start(suite, name):
+    reply = suite.http("vmstated", "POST", f"/vms/{name}/start", "{}")
+    assert reply.status == 200, reply
+
+
+def ready(events, name, seconds=60):
+    return events.wait_vm(name, lambda vm: vm.get("ready"), seconds, "ready")
+
+
+def check(suite):
+    return subprocess.run([str(suite.binary("vmstated")), "--check", "--root", str(suite.root)],
+                          capture_output=True, text=True, env=suite.env, check=False)
+
+
+def test_check_prints_all_problems_and_starts_nothing(cold):
+    cold.write_definition("good", cold.guest())
+    done = check(cold)
+    assert (done.returncode, done.stdout) == (0, ""), done
+    cold.write_definition("one", "one { ram = many; colour = red; }")
+    cold.write_definition("two", cold.guest(disk=['root { path = "/nowhere/disk.img"; }']),
+                          hooks={"running": "exit 0"})
+    os.chmod(cold.etc / "two/running", 0o644)
+    cold.write_definition("three", 'three { configfile = "/nowhere/bhyve.conf"; }')
+    done = check(cold)
+    assert done.returncode == 1
+    for text in ("one/config:1:13: ram: 'many'", "colour", "/nowhere/disk.img", "not executable",
+                 "/nowhere/bhyve.conf"):
+        assert text in done.stdout, (text, done.stdout)
+    assert "3 virtual machines" in done.stderr  # good, two, three
+    assert cold.guests() == []
+
+
+def test_log_of_this_and_the_previous_start(suite, guest_images):
+    suite.write_definition("web0", suite.guest(), hooks={"start_network": 'echo "boot is $VM_UUID"'})
+    with suite.events() as events:
+        for _ in range(2):
+            start(suite, "web0")
+            ready(events, "web0")
+            suite.vmstatedctl("stop", "-F", "web0")
+            events.wait_vm("web0", lambda vm: vm["supervisor_state"] == "STOPPED")
+
+    def log(query):
+        return suite.http("vmstated", "GET", f"/vms/web0/log{query}").body.decode()
+
+    whole, newest, before = log(""), log("?boot=0"), log("?boot=-1")
+    assert whole.count("vmstated: start (") == 2 and whole.endswith(newest)
+    assert newest.count("vmstated: start (") == before.count("vmstated: start (") == 1
+    assert before + newest == whole and "boot is" in before and "boot is" in newest
+    assert log("?boot=-2") == ""
+    assert log("?lines=2") == "".join(whole.splitlines(True)[-2:])
+
+
+def test_log_that_is_followed(suite, guest_images):
+    suite.write_definition("web0", suite.guest())
+    start(suite, "web0")
+    sock = drover.unix_connect(suite.socket("vmstated"))
+    sock.sendall(b"GET /vms/web0/log?boot=0&follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    data, deadline = b"", drover.Deadline(60)
+    while b"GUEST-UP" not in data:
+        assert drover.wait_readable(sock, deadline), data[-500:]
+        data += sock.recv(65536)
+    assert b" 200 " in data.split(b"\r\n")[0] and b"vmstated: start (" in data
+    sock.close()
+    suite.vmstatedctl("stop", "-F", "web0")
+
+
+def test_autostart_in_the_order_of_after(cold, guest_images):
+    suite = cold
+    suite.write_definition("web0", suite.guest(autostart=True, after=["db0:ready"]))
+    suite.write_definition("db0", suite.guest(autostart=True))
+    suite.write_definition("idle", suite.guest())
+    suite.start("vminfod")
+    with suite.events() as events:
+        suite.start("vmstated", arguments=("--autostart",))
+        web0 = ready(events, "web0")
+        db0 = events.find("db0")
+        assert db0["ready"] and events.find("idle")["state"] == "stopped"
+        assert web0["boot_timestamp"] > db0["boot_timestamp"]
+        states = [(event["vm"]["name"], change["path"], change.get("newValue"))
+                  for event in events.seen if event["type"] == "modify"
+                  for change in event["changes"]]
+        assert states.index(("db0", ["ready"], True)) < states.index(
+            ("web0", ["supervisor_state"], "RUNNING"))
+
+
+def test_after_that_never_comes_is_not_waited_for_longer(cold, guest_images):
+    suite = cold
+    suite.write_definition("web0", suite.guest(autostart=True, after=["nobody"], readytimeout=2))
+    suite.start("vminfod")
+    with suite.events() as events:
+        suite.start("vmstated", arguments=("--autostart",))
+        ready(events, "web0")
+    assert "without waiting longer" in (suite.logs / "web0.log").read_text()
+
+
+def test_shutdown_all_in_reverse_order(suite, guest_images):
+    suite.write_definition("db0", suite.guest())
+    suite.write_definition("web0", suite.guest(after=["db0"]))
+    suite.write_definition("stuck", suite.guest("drover.ignore-button"))
+    with suite.events() as events:
+        for name in ("db0", "web0", "stuck"):
+            start(suite, name)
+        for name in ("db0", "web0", "stuck"):
+            ready(events, name)
+        reply = suite.http("vmstated", "POST", "/shutdown-all", '{"timeout_ms": 3000}')
+        assert sorted(reply.json()["stopped"]) == ["db0", "stuck", "web0"]
+        steps = [(event["vm"]["name"], change.get("newValue")) for event in events.seen
+                 if event["type"] == "modify" for change in event["changes"]
+                 if change["path"] == ["supervisor_state"]]
+        while ("db0", "STOPPED") not in steps:
+            assert events.pump(drover.Deadline(10))
+            steps = [(event["vm"]["name"], change.get("newValue")) for event in events.seen
+                     if event["type"] == "modify" for change in event["changes"]
+                     if change["path"] == ["supervisor_state"]]
+    assert steps.index(("web0", "STOPPED")) < steps.index(("db0", "STOPPING"))
+    ends = {name: vm["last_exit"]["cause"] for name, vm in status(suite).items()}
+    assert ends == {"db0": "host-shutdown", "web0": "host-shutdown", "stuck": "timeout-forced"}
+
+
+def test_shutdown_all_with_a_circle(suite, guest_images):
+    suite.write_definition("a", suite.guest(after=["b"]))
+    suite.write_definition("b", suite.guest(after=["a"]))
+    start(suite, "a")
+    start(suite, "b")
+    reply = suite.http("vmstated", "POST", "/shutdown-all", '{"timeout_ms": 0}')
+    assert sorted(reply.json()["stopped"]) == ["a", "b"]
+
+
+def test_upgrade_keeps_guests_hooks_and_deadlines(suite, guest_images):
+    fifo = suite.root / "hold"
+    os.mkfifo(fifo)
+    suite.write_definition("web0", suite.guest())
+    suite.write_definition("stuck", suite.guest("drover.ignore-button"))
+    suite.write_definition("slow", suite.guest(),
+                           hooks={"start_network": f'echo ran >> "$VM_DIR/ran"; read x < {fifo}'})
+    with suite.events() as events:
+        pids = {}
+        for name in ("web0", "stuck"):
+            start(suite, name)
+            pids[name] = ready(events, name)["pid"]
+        suite.vmstatedctl("--no-wait", "stop", "-t", "6", "stuck")
+        suite.vmstatedctl("--no-wait", "start", "slow")
+        drover.wait_file(suite.etc / "slow/ran", lambda data: data == b"ran\n", 10)
+        expire = events.wait_vm("stuck", lambda vm: "transition_expire" in vm)["transition_expire"]
+        daemon = suite.daemons["vmstated"].pid
+        # The feed's socket is made anew: vminfod coming back shows that the new program serves.
+        assert suite.http("vmstated", "POST", "/upgrade", "").status == 202
+        deadline = drover.Deadline(20)
+        while True:
+            now = suite.http("vmstated", "GET", "/status").json()
+            if now["uptime_ms"] < 5000 and all(vm.get("run_state") for vm in now["vms"]
+                                               if "pid" in vm):
+                break
+            assert not deadline.over(), now
+        assert now["pid"] == daemon
+        vms = status(suite)
+        assert {name: vms[name]["pid"] for name in pids} == pids
+        assert vms["stuck"]["transition_expire"] == expire
+        assert vms["slow"]["supervisor_state"] == "START_NETWORK"
+        fifo.write_text("go\n")
+        ready(events, "slow")
+        events.wait_vm("stuck", lambda vm: vm["supervisor_state"] == "STOPPED", 20)
+    assert (suite.etc / "slow/ran").read_text() == "ran\n"
+    assert status(suite)["stuck"]["last_exit"]["cause"] == "timeout-forced"
+    # Ends of guests are still told: they are children of the new program.
+    suite.vmstatedctl("stop", "web0")
+    assert status(suite)["web0"]["last_exit"]["status"] == 0
+
+
+def test_console_history_outlives_vmstated(suite, guest_images):
+    suite.write_definition("web0", suite.guest())
+    with suite.events() as events:
+        start(suite, "web0")
+        uuid = ready(events, "web0")["uuid"]
+        suite.kill9("vmstated")
+        suite.start("vmstated")
+        with suite.console(uuid) as one, suite.console(uuid) as two:
+            one.wait("GUEST-UP")
+            two.wait("GUEST-UP")
+            one.send("echo both-$((1+1))\n")
+            one.wait("both-2")
+            two.wait("both-2")
+    suite.vmstatedctl("stop", "-F", "web0")
+
+
+@pytest.mark.slow
+def test_silent_qemu_is_named_and_others_answer(suite, guest_images):
+    suite.write_definition("web0", suite.guest())
+    suite.write_definition("quick", suite.guest())
+    with suite.events() as events:
+        for name in ("web0", "quick"):
+            start(suite, name)
+            ready(events, name)
+        pid = events.find("web0")["pid"]
+        os.kill(pid, 19)
+        vm = events.wait_vm("web0", lambda vm: vm.get("qmp") == "unresponsive", 10)
+        assert vm["state"] == "running"
+        suite.vmstatedctl("stop", "quick")
+        os.kill(pid, 18)
+        events.wait_vm("web0", lambda vm: "qmp" not in vm, 70)
+    suite.vmstatedctl("stop", "-F", "web0")
