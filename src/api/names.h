@@ -13,6 +13,7 @@
  *   {"type":"ready","seq":N}                        the snapshot is complete
  *   {"type":"begin","seq":N,"uuid":U,"cause":{...}} vmadmd: hold file changes of this VM
  *   {"type":"commit","seq":N,"uuid":U}              vmadmd: publish them as one change
+ *   {"type":"job","seq":N,"uuid":U,"job":{...}}     vmadmd: a job began, went on or ended
  *   {"type":"gap"...} never: a client that falls behind is disconnected and starts anew.
  * Client to server: {"hello":"vminfod","confirms":true} once, then {"ack":N}.
  */
@@ -23,6 +24,7 @@
 #define FEED_READY   "ready"
 #define FEED_BEGIN   "begin"
 #define FEED_COMMIT  "commit"
+#define FEED_JOB     "job"
 
 /* Types of vminfod's event records. */
 #define EVENT_READY  "ready"

@@ -42,6 +42,8 @@ void feed_server_free(struct feed_server *s); /* forgets all waits: their done w
 uint64_t feed_vm(struct feed_server *s, const char *uuid, const json_t *facts);
 uint64_t feed_gone(struct feed_server *s, const char *uuid);
 uint64_t feed_begin(struct feed_server *s, const char *uuid, const json_t *cause);
+/* News of a job of that VM; subscribers that do not know jobs skip it. */
+uint64_t feed_job(struct feed_server *s, const char *uuid, const json_t *job);
 uint64_t feed_commit(struct feed_server *s, const char *uuid);
 void feed_snapshot_vm(struct feed_server *s, const char *uuid, const json_t *facts);
 

@@ -492,6 +492,11 @@ uint64_t feed_begin(struct feed_server *s, const char *uuid, const json_t *cause
 	return publish(s, FEED_BEGIN, uuid, "cause", cause);
 }
 
+uint64_t feed_job(struct feed_server *s, const char *uuid, const json_t *job)
+{
+	return publish(s, FEED_JOB, uuid, "job", job);
+}
+
 uint64_t feed_commit(struct feed_server *s, const char *uuid)
 {
 	return publish(s, FEED_COMMIT, uuid, NULL, NULL);

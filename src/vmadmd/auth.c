@@ -6,10 +6,13 @@
 #include "vmadmd/auth.h"
 
 #include <errno.h>
+#include <grp.h>
 
 #include "base/err.h"
 #include "base/sock.h"
 #include "model/vm.h"
+
+#define LOOK_GROUP "vmadm"
 
 int auth_check(const struct sock_peer *peer, const struct vm *vm, bool admin_only, const char *what,
 	       struct err *err)
@@ -34,4 +37,16 @@ int auth_check(const struct sock_peer *peer, const struct vm *vm, bool admin_onl
 		"uid %u may not %s VM %s: it is neither its owner (%s) nor in its group (%s)",
 		peer->uid, what, vm->uuid, vm->owner ? vm->owner : "none",
 		vm->group ? vm->group : "none");
+}
+
+bool auth_may_look(const struct sock_peer *peer, uid_t reader)
+{
+	const struct group *group;
+
+	if (!peer)
+		return false;
+	if (sock_peer_is_admin(peer) || peer->uid == reader)
+		return true;
+	group = getgrnam(LOOK_GROUP);
+	return group && sock_peer_may(peer, UINT32_MAX, group->gr_gid);
 }

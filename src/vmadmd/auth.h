@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 struct err;
 struct sock_peer;
@@ -17,3 +18,6 @@ struct vm;
  */
 int auth_check(const struct sock_peer *peer, const struct vm *vm, bool admin_only, const char *what,
 	       struct err *err);
+
+/* May read what is no secret of every VM: admins, vminfod's user, members of the group vmadm. */
+bool auth_may_look(const struct sock_peer *peer, uid_t reader);

@@ -23,6 +23,7 @@
 #include "store/write.h"
 #include "vmadmd/auth.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/jobs.h"
 
 #define GRACE_STEP_MS 20u
 
@@ -33,6 +34,7 @@ static void change_free(struct change *c)
 	if (c->child)
 		child_forget(c->child);
 	sd_event_source_disable_unref(c->grace);
+	sd_event_source_disable_unref(c->progress);
 	free(c->command);
 	free(c->start_error);
 	json_decref(c->payload);
@@ -128,6 +130,10 @@ static void change_go(struct change *c)
 	}
 	c->running = true;
 	while (c->step < c->kind->nsteps) {
+		if (c->ended && !c->begun && !c->stored) {
+			change_fail(c, c->ended, &c->end_why);
+			return;
+		}
 		err = (struct err){0};
 		r = c->kind->steps[c->step](c, &err);
 		if (r < 0) {
@@ -138,6 +144,10 @@ static void change_go(struct change *c)
 			return;
 		c->step = r == STEP_LAST ? c->kind->nsteps - 1 : c->step + 1;
 	}
+	if (c->job && c->start_error)
+		err_set(&err, EIO, "created, but it did not start: %s", c->start_error);
+	if (c->job)
+		job_end(c->job, c->start_error ? -EIO : 0, &err);
 	if (c->done)
 		c->done(c->done_ctx, 0, NULL);
 	change_end(c);
@@ -195,6 +205,8 @@ static void change_failed(struct change *c)
 		c->kind->undo(c);
 	if (c->begun)
 		(void)feed_commit(c->d->feed, c->uuid);
+	if (c->job)
+		job_end(c->job, c->failed, &c->failure);
 	if (c->done)
 		c->done(c->done_ctx, c->failed, &c->failure);
 	else if (c->req && c->problems.errors > 0)
@@ -277,6 +289,51 @@ int change_conflicts(struct change *c, struct err *err)
 int step_lock(struct change *c, struct err *err)
 {
 	return store_lock(c->d->paths, c->uuid, &c->lock, err);
+}
+
+/* --- its job --- */
+
+/* A change can be ended until it is about to be written; a disk in the making goes at once. */
+static int change_cancel(void *ctx, int r, const struct err *why, struct err *err)
+{
+	struct change *c = ctx;
+
+	if (c->begun || c->stored || c->failed)
+		return err_set(err, EBUSY,
+			       "VM %s: the change is being written, it is too late to "
+			       "end it",
+			       c->uuid);
+	c->ended = r;
+	c->end_why = *why;
+	disks_stop(c);
+	return 0;
+}
+
+int step_job(struct change *c, struct err *err)
+{
+	AUTO_JSON json_t *images = disks_paths(c);
+	AUTO_JSON json_t *out = json_object();
+	const struct job_spec spec = {.kind = c->kind->verb,
+				      .uuid = c->uuid,
+				      .command = c->command,
+				      .uid = c->uid,
+				      .timeout_ms = c->limit_ms,
+				      .images = images,
+				      .cancel = change_cancel,
+				      .ctx = c};
+	int r;
+
+	/* What is only written is over before anybody could ask. */
+	if (c->njobs == 0 && !(c->detached && c->kind == &change_create))
+		return 0;
+	r = job_begin(c->d, &spec, &c->job, err);
+	if (r < 0 || !c->detached || !c->req)
+		return r;
+	json_put_str(out, "job", job_id(c->job));
+	json_put_str(out, "uuid", c->uuid);
+	http_reply_json(c->req, 202, out);
+	c->req = NULL;
+	return 0;
 }
 
 int step_images(struct change *c, struct err *err)
@@ -368,10 +425,26 @@ static void change_start(struct change *c)
 		change_go(c);
 }
 
-static void attach(struct change *c, struct http_request *req)
+/* wait=0 asks for a job in place of an answer, deadline=SECONDS bounds it. */
+static bool attach(struct change *c, struct http_request *req)
 {
+	const char *wait = http_query(req, "wait"), *deadline = http_query(req, "deadline");
+	struct err err = {0};
+	char *end = NULL;
+	long seconds = deadline ? strtol(deadline, &end, 10) : 0;
+
+	if (deadline && (!*deadline || *end || seconds < 1 || seconds > JOB_DEADLINE_S)) {
+		err_set(&err, EINVAL, "deadline: '%.40s' is not a number of seconds (want 1 to %d)",
+			deadline, JOB_DEADLINE_S);
+		http_reply_err(req, -EINVAL, &err);
+		change_free(c);
+		return false;
+	}
+	c->limit_ms = (uint64_t)seconds * 1000;
+	c->detached = wait && strcmp(wait, "0") == 0;
 	c->req = req;
 	http_on_gone(req, on_gone, c);
+	return true;
 }
 
 static bool take_payload(struct http_request *req, json_t **ret)
@@ -410,8 +483,8 @@ void handle_create(struct http_request *req, void *ctx)
 	else
 		uuid_random(c->uuid); /* a bad one is refused by the check */
 	c->payload = steal_ptr(payload);
-	attach(c, req);
-	change_start(c);
+	if (attach(c, req))
+		change_start(c);
 }
 
 void handle_update(struct http_request *req, void *ctx)
@@ -427,8 +500,8 @@ void handle_update(struct http_request *req, void *ctx)
 	by.uid = target.uid;
 	c = change_new(d, &change_updating, target.uuid, &by);
 	c->payload = steal_ptr(payload);
-	attach(c, req);
-	change_start(c);
+	if (attach(c, req))
+		change_start(c);
 }
 
 void handle_delete(struct http_request *req, void *ctx)
@@ -442,8 +515,8 @@ void handle_delete(struct http_request *req, void *ctx)
 		return;
 	by.uid = target.uid;
 	c = change_new(d, &change_delete, target.uuid, &by);
-	attach(c, req);
-	change_start(c);
+	if (attach(c, req))
+		change_start(c);
 }
 
 void change_update(struct vmadmd *d, const char *uuid, json_t *payload, const struct change_by *by,

@@ -22,6 +22,7 @@
 
 struct child;
 struct feed_wait;
+struct job;
 
 #define STEP_WAIT 1
 #define STEP_LAST 2 /* go on with the last step: the answer */
@@ -71,6 +72,13 @@ struct change {
 	bool confirmed;
 	char *start_error; /* the VM is there but did not start */
 
+	struct job *job;   /* NULL: it takes no time to speak of */
+	bool detached;     /* wait=0: answered with the job's id */
+	uint64_t limit_ms; /* deadline asked for, 0: the usual one */
+	int ended;         /* why the job is to end, 0: it is not */
+	struct err end_why;
+	sd_event_source *progress;
+
 	int failed; /* why it is being undone */
 	struct err failure;
 
@@ -97,6 +105,7 @@ int change_work(struct change *c, change_step work, change_step after, struct er
 
 /* --- steps shared by the kinds --- */
 int step_lock(struct change *c, struct err *err);
+int step_job(struct change *c, struct err *err);    /* after the check, before the first deed */
 int step_images(struct change *c, struct err *err); /* once per image */
 int step_begin(struct change *c, struct err *err);  /* and waits until vminfod withholds */
 int step_commit(struct change *c, struct err *err); /* and waits until vminfod has published */
@@ -116,6 +125,8 @@ struct catalog_entry *change_entry(struct change *c, struct err *err);
 int disks_plan(struct change *c, struct err *err);
 /* Start making the image of c->jobs[c->jobs_done]; change_again or change_fail follows. */
 int disks_make(struct change *c, struct err *err);
+/* Ends the making of an image, if one is being made. */
+void disks_stop(struct change *c);
 void disks_undo(struct change *c);
 /* Files of the data directory that no disk of the new VM names any more. */
 void disks_drop_removed(const struct change *c);

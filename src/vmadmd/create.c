@@ -247,8 +247,8 @@ static void undo(struct change *c)
 
 /* Steps in order; images come before the announcement, since vminfod withholds for 10 s only. */
 static const change_step steps[] = {
-	check,       mark,    step_lock, step_images, announce,  step_begin, store,
-	step_commit, install, start,     settle,      step_seen, answer,
+	check, step_job,    mark,    step_lock, step_images, announce,  step_begin,
+	store, step_commit, install, start,     settle,      step_seen, answer,
 };
 
 const struct change_kind change_create = {"create", steps, ARRAY_SIZE(steps), undo_files, undo};

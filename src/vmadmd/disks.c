@@ -19,16 +19,19 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "daemon/child.h"
+#include "daemon/daemon.h"
 #include "model/props.h"
 #include "qemu/argv.h"
 #include "qemu/image.h"
 #include "vmadmd/change.h"
+#include "vmadmd/jobs.h"
 
 #define MIB          (1u << 20)
 #define IMAGE_MS     600000u /* qemu-img copying a raw image takes its time */
 #define IMAGE_OUTPUT 4096u
 #define IMAGE_MODE   0600
 #define WHERE_LEN    32
+#define PROGRESS_MS  500u
 
 static const struct disk *disk_by_path(const struct vm *vm, const char *path)
 {
@@ -184,6 +187,37 @@ static int image_settle(const struct change *c, const struct disk *disk, struct 
 	return parent_sync(c->d, disk->path, err);
 }
 
+/* How far qemu-img has come, by the room the image takes. */
+static int on_progress(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	struct change *c = ctx;
+	const struct disk_job *job = &c->jobs[c->jobs_done];
+	struct stat now, whole;
+	const char *name;
+	size_t part = 0;
+
+	if (!c->job_begun)
+		return 0; /* made meanwhile; the next one begins anew */
+	name = strrchr(job->disk->path, '/');
+	if (job->base && stat(job->disk->path, &now) == 0 && stat(job->base, &whole) == 0 &&
+	    whole.st_blocks > 0)
+		part = (size_t)(now.st_blocks * 100 / whole.st_blocks);
+	if (part > 99)
+		part = 99;
+	if (c->job)
+		job_progress(c->job, (unsigned)((c->jobs_done * 100 + part) / c->njobs),
+			     name ? name + 1 : job->disk->path);
+	if (c->child)
+		(void)timer_set(c->d->event, &c->progress, PROGRESS_MS, on_progress, c);
+	return 0;
+}
+
+void disks_stop(struct change *c)
+{
+	if (c->child)
+		(void)child_kill(c->child, SIGKILL, false);
+}
+
 static int settle_work(void *arg, struct err *err)
 {
 	const struct change *c = arg;
@@ -215,6 +249,10 @@ static void on_made(void *ctx, const struct child_exit *how, const char *out, co
 	int r = 0;
 
 	c->child = NULL;
+	if (c->ended) {
+		change_fail(c, c->ended, &c->end_why);
+		return;
+	}
 	if (!how->known || how->code != CLD_EXITED || how->status != 0)
 		r = err_set(&err, EIO, "cannot make disk '%s': qemu-img %s: %.*s", disk->path,
 			    child_exit_text(how, text, sizeof(text)), (int)strcspn(errors, "\n"),
@@ -237,6 +275,7 @@ int disks_make(struct change *c, struct err *err)
 	c->job_begun = true;
 	r = child_run(c->d->event, &spec, IMAGE_OUTPUT, on_made, c, &c->child, err);
 	argv_done(&argv);
+	(void)on_progress(NULL, 0, c);
 	return r;
 }
 

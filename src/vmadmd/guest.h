@@ -13,6 +13,7 @@
 #include "base/uuid.h"
 
 struct err;
+struct guest_stats;
 struct monitor_command;
 struct qmp;
 struct vm;
@@ -57,6 +58,7 @@ struct guest {
 	sd_event_source *retry;
 	struct monitor_command *commands; /* without an answer */
 	struct vnc vnc;
+	struct guest_stats *stats; /* NULL: never asked */
 };
 
 /* --- guests.c --- */

@@ -15,6 +15,7 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 
 static int compare(const void *a, const void *b)
@@ -59,6 +60,7 @@ static void guest_free(struct guest *g)
 	sd_event_source_disable_unref(g->vnc.retry);
 	json_decref(g->facts);
 	json_decref(g->provisioning);
+	guest_stats_free(g);
 	free(g->vnc.waiters);
 	free(g);
 }

@@ -179,6 +179,15 @@ int info_parse(const char *list, unsigned *ret_mask, struct err *err)
 	return 0;
 }
 
+size_t info_row(const char *name)
+{
+	size_t i = 0;
+
+	while (i + 1 < INFO_TYPE_COUNT && strcmp(info_types[i].name, name) != 0)
+		i++;
+	return i;
+}
+
 json_t *info_map(size_t type, const json_t *value)
 {
 	json_t *mapped;

@@ -26,5 +26,8 @@ extern const struct info_type info_types[];
  */
 int info_parse(const char *list, unsigned *ret_mask, struct err *err);
 
+/* Index of the row of that name, which must be there. */
+size_t info_row(const char *name);
+
 /* QEMU's answer as the member; JSON null for what is not of the expected kind. New reference. */
 json_t *info_map(size_t type, const json_t *value);

@@ -22,6 +22,7 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/jobs.h"
 #include "vmadmd/vmadmd.h"
 
 #define PROGRAM     "vmadmd"
@@ -209,6 +210,8 @@ static void close_all(struct vmadmd *d)
 	ask_free_all(d);
 	feed_client_free(d->states);
 	guests_free(d);
+	stats_free(d);
+	jobs_free(d);
 	feed_server_free(d->feed);
 	sd_event_source_disable_unref(d->files);
 	sd_event_source_disable_unref(d->scan);
@@ -224,8 +227,10 @@ static int serve(struct vmadmd *d, struct err *err)
 		r = open_definitions(d, err);
 	if (r == 0)
 		r = open_feeds(d, err);
-	if (r == 0)
+	if (r == 0) {
+		jobs_load(d);
 		r = open_http(d, err);
+	}
 	if (r < 0)
 		return r;
 	autoboot_begin(d);

@@ -14,6 +14,7 @@
 #include "daemon/daemon.h"
 #include "qemu/qmp.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 
 struct monitor_command {
@@ -96,6 +97,7 @@ void monitor_update(struct guest *g)
 		return;
 	monitor_close(g);
 	vnc_close(g);
+	guest_stats_free(g);
 	if (runs)
 		(void)on_retry(NULL, 0, g);
 }

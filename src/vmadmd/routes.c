@@ -15,6 +15,7 @@
 #include "store/catalog.h"
 #include "vmadmd/auth.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/jobs.h"
 #include "vmadmd/vmadmd.h"
 
 static void handle_ping(struct http_request *req, void *ctx)
@@ -28,6 +29,10 @@ static void handle_ping(struct http_request *req, void *ctx)
 const struct http_route vmadmd_routes[] = {
 	/* clang-format off */
 	{ "GET",    "/ping",	    handle_ping,   false, "Whether the daemon serves." },
+	{ "GET",    "/stats",	    handle_stats,  false, "Counters of all running VMs." },
+	{ "GET",    "/jobs",	    handle_jobs,   false, "Jobs under way and ended, newest first." },
+	{ "GET",    "/jobs/:id",    handle_job,    false, "One job." },
+	{ "DELETE", "/jobs/:id",    handle_job_cancel, false, "Cancel a job; what it made is undone." },
 	{ "GET",    "/vm/:id",	    handle_info,   false, "Run-time information of a running VM." },
 	{ "GET",    "/vm/:id/info", handle_info,   false, "The same under its older name." },
 	{ "POST",   "/vm/:id",	    handle_action, false, "Act on a VM: ?action=." },

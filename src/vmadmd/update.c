@@ -192,8 +192,8 @@ static void undo(struct change *c)
 }
 
 static const change_step steps[] = {
-	step_lock, check,       mark,   step_images, step_begin, apply,
-	store,     step_commit, settle, step_seen,   answer,
+	step_lock, check, step_job,    mark,   step_images, step_begin,
+	apply,     store, step_commit, settle, step_seen,   answer,
 };
 
 const struct change_kind change_updating = {"update", steps, ARRAY_SIZE(steps), undo_files, undo};

@@ -27,6 +27,8 @@ struct err;
 struct feed_client;
 struct feed_server;
 struct guest;
+struct job;
+struct stats;
 struct vm;
 struct worker;
 
@@ -47,6 +49,8 @@ struct vmadmd {
 	struct ask *asks;       /* requests to vmstated under way */
 	struct change *changes; /* oldest first; one at a time per VM */
 	struct worker *workers;
+	struct stats *stats; /* NULL until first asked */
+	struct job *jobs;    /* newest first */
 	struct autoboot *autoboot;
 	enum file_sync sync;
 	uint64_t started_ms; /* when our feed began to be there */
@@ -111,6 +115,10 @@ struct change_by {
 void change_update(struct vmadmd *d, const char *uuid, json_t *payload, const struct change_by *by,
 		   change_done done, void *ctx);
 void change_free_all(struct vmadmd *d);
+
+/* --- stats.c --- */
+void handle_stats(struct http_request *req, void *ctx);
+void stats_free(struct vmadmd *d);
 
 /* --- worker.c: work that waits for a disk, in a process of its own --- */
 /* Runs in a fork: what it changes in memory is lost, r and err come back. */

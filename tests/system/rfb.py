@@ -11,6 +11,9 @@ import struct
 import drover
 
 
+RESIZE = -223  # DesktopSize
+
+
 class Refused(Exception):
     """The server did not let us in; the text is its reason."""
 
@@ -137,13 +140,13 @@ class Viewer:
         self.name = self.take(struct.unpack(">I", self.take(4))[0]).decode()
         # 32 bits a pixel, blue first: red at 16, green at 8, blue at 0; raw only.
         self.sock.sendall(struct.pack(">BxxxBBBBHHHBBBxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0))
-        self.sock.sendall(struct.pack(">BxHi", 2, 1, 0))
+        self.sock.sendall(struct.pack(">BxHii", 2, 2, 0, RESIZE))
 
     def ask(self, incremental=False):
         self.sock.sendall(struct.pack(">BBHHHH", 3, incremental, 0, 0, self.width, self.height))
 
     def update(self):
-        """[(x, y, width, height, pixels)] of the next update."""
+        """[(x, y, width, height, pixels)] of the next update; None: the screen has a new size."""
         while True:
             kind = self.take(1)[0]
             if kind == 0:
@@ -157,17 +160,25 @@ class Viewer:
         found = []
         for _ in range(struct.unpack(">xH", self.take(3))[0]):
             x, y, width, height, encoding = struct.unpack(">HHHHi", self.take(12))
+            if encoding == RESIZE:
+                self.width, self.height = width, height
+                return None
             assert encoding == 0, encoding
             found.append((x, y, width, height, self.take(width * height * 4)))
         return found
 
     def picture(self):
         """(width, height, RGB bytes) of the whole screen."""
-        rows = [bytearray(self.width * 3) for _ in range(self.height)]
-        missing = self.width * self.height
-        self.ask()
-        while missing > 0:
-            for x, y, width, height, pixels in self.update():
+        missing = None
+        while missing is None or missing > 0:
+            if missing is None:
+                rows = [bytearray(self.width * 3) for _ in range(self.height)]
+                missing = self.width * self.height
+                self.ask()
+            update = self.update()
+            if update is None:
+                missing = None
+            for x, y, width, height, pixels in update or []:
                 missing -= width * height
                 rgb = bytearray(width * height * 3)
                 rgb[0::3], rgb[1::3], rgb[2::3] = pixels[2::4], pixels[1::4], pixels[0::4]

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vmadmd against QEMUs that lie, hang and die: every request has its answer within its deadline."""
+
+import json
+import os
+import signal
+import time
+
+import drover
+import pytest
+from test_vmadmd import act, call, create, message
+
+NAMES = {"status": "query-status", "version": "query-version", "chardev": "query-chardev",
+         "block": "query-block", "blockstats": "query-blockstats", "cpus": "query-cpus-fast",
+         "pci": "query-pci", "kvm": "query-kvm", "spice": "query-spice"}
+DEADLINE_S = 5.0
+SLACK_S = 2.5
+
+
+def fake(suite, script, *names):
+    """Running VMs whose QEMU is scripted; their uuids."""
+    suite.use_fake_qemu()
+    if names:
+        for name in names[1:]:
+            suite.use_fake_qemu({}, name)
+        suite.use_fake_qemu(script, names[0])
+    suite.start()
+    made = [create(suite, suite.payload(name, autoboot=True, vnc_port=-1)) for name in names]
+    assert all(vm["state"] == "running" for vm in made)
+    return [vm["uuid"] for vm in made]
+
+
+def timed(suite, method, target):
+    began = time.monotonic()
+    reply = suite.http("vmadmd", method, target)
+    return reply, time.monotonic() - began
+
+
+def trace_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_refused_queries_are_null(cold):
+    """Each type alone and all together, with QEMU refusing every query: null, in order, 200."""
+    script = {"commands": {f"qmp:{command}": {"error": {"class": "GenericError", "desc": "no"}}
+                           for command in NAMES.values()}}
+    uuid, = fake(cold, script, "web0")
+    everything = call(cold, "GET", f"/vm/{uuid}").json()
+    assert list(everything) == ["status", "version", "chardev", "block", "blockstats", "cpus",
+                                "pci", "kvm", "vnc", "spice"]
+    assert {key: everything[key] for key in NAMES} == {key: None for key in NAMES}
+    assert everything["vnc"] == {}
+    for kind in NAMES:
+        assert call(cold, "GET", f"/vm/{uuid}?type={kind}").json() == {kind: None}
+
+
+def test_answers_of_the_wrong_kind(cold):
+    """Numbers, texts and objects where lists belong: null or as they are, never a crash."""
+    kinds = [7, "text", {}, [7, None, {"qdev": 3, "stats": [], "cpu-index": "x"}], None, True]
+    script = {"commands": {f"qmp:{command}": [{"reply": kind} for kind in kinds]
+                           for command in NAMES.values()}}
+    uuid, = fake(cold, script, "web0")
+    for _ in kinds:
+        reply = call(cold, "GET", f"/vm/{uuid}").json()
+        assert len(reply) == 10
+    call(cold, "GET", "/stats")
+
+
+@pytest.mark.parametrize("how", [
+    {"raw": "{\"return\": \x01garbage\r\n"}, {"half": True}, {"wrong_id": True}, {"hang": True},
+    {"close": True, "hang": True}, {"raw": "x" * 70000},
+], ids=["garbage", "half", "wrong-id", "hang", "close", "endless"])
+def test_one_bad_answer(cold, how):
+    """A bounded error that names VM; the other VM is served at once meanwhile and afterwards."""
+    script = {"commands": {"qmp:query-pci": [how, {}]}}
+    bad, good = fake(cold, script, "web0", "web1")
+    asking = drover.UnixHTTPConnection(cold.socket("vmadmd"), 20)
+    began = time.monotonic()
+    asking.request("GET", f"/vm/{bad}?type=pci")
+    reply, took = timed(cold, "GET", f"/vm/{good}")
+    assert reply.status == 200 and took < 1
+    answer = asking.getresponse()
+    text = answer.read().decode()
+    asking.close()
+    assert time.monotonic() - began < DEADLINE_S + SLACK_S
+    assert answer.status in (500, 504) and "web0" in text, (answer.status, text)
+    assert call(cold, "GET", f"/vm/{good}?type=pci").json() == {"pci": []}
+
+
+@pytest.mark.parametrize("command, request_", [
+    ("query-status", "GET /vm/{}?type=status"), ("query-block", "GET /vm/{}"),
+    ("screendump", "POST /vm/{}?action=sysrq&request=screenshot"),
+    ("inject-nmi", "POST /vm/{}?action=sysrq&request=nmi"),
+    ("send-key", "POST /vm/{}?action=send_key&keys=ctrl-alt-delete"),
+    ("stop", "POST /vm/{}?action=pause"), ("cont", "POST /vm/{}?action=resume"),
+    ("query-blockstats", "GET /stats"),
+])
+def test_dies_inside(cold, command, request_):
+    """QEMU dies of a signal inside a command: the answer comes at once, vmadmd lives."""
+    script = {"commands": {f"qmp:{command}": {"hang": True, "signal": 9}}}
+    uuid, = fake(cold, script, "web0")
+    method, target = request_.format(uuid).split(" ")
+    reply, took = timed(cold, method, target)
+    assert took < DEADLINE_S
+    if target == "/stats":
+        assert reply.status == 200
+    else:
+        assert reply.status in (409, 500), reply
+    assert call(cold, "GET", "/ping").status == 200
+
+
+def test_actions_reach_qemu(cold, tmp_path):
+    """What each action sends, and what QEMU refuses comes back as its words."""
+    trace = tmp_path / "trace"
+    script = {"trace": str(trace), "commands": {"qmp:inject-nmi": [
+        {}, {"error": {"class": "GenericError", "desc": "machine does not provide NMIs"}}]}}
+    uuid, = fake(cold, script, "web0")
+    trace.write_text("")
+    for query in ["sysrq&request=nmi", "sysrq&request=screenshot", "sysrq&request=screenshot&format=png",
+                  "pause", "resume", "send_key&keys=ctrl-alt-f2"]:
+        act(cold, uuid, query, 202)
+    seen = [(line["execute"], line["arguments"]) for line in trace_of(trace)
+            if line["monitor"] == "qmp" and line["execute"] != "qmp_capabilities"]
+    shift = {"keys": [{"type": "qcode", "data": "shift"}]}
+    assert seen == [
+        ("inject-nmi", {}), ("send-key", shift), ("screendump", {"filename": "vm.ppm"}),
+        ("send-key", shift), ("screendump", {"filename": "vm.png", "format": "png"}),
+        ("stop", {}), ("cont", {}),
+        ("send-key", {"keys": [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "f2")]})]
+    assert "machine does not provide NMIs" in message(
+        act(cold, uuid, "sysrq&request=nmi", 500).json())
+    assert "no keys given" in message(act(cold, uuid, "send_key", 400).json())
+    assert "at most 16" in message(act(cold, uuid, "send_key&keys=" + "-".join("a" * 17), 400).json())
+    assert "want nmi or screenshot" in message(act(cold, uuid, "sysrq", 400).json())
+
+
+def test_no_greeting(cold):
+    """A monitor that is silent is bounded, and named."""
+    bad, good = fake(cold, {"greeting": {"qmp": "none"}}, "web0", "web1")
+    reply, took = timed(cold, "GET", f"/vm/{bad}?type=status")
+    assert reply.status in (500, 504) and "web0" in message(reply.json())
+    assert took < DEADLINE_S + SLACK_S
+    assert call(cold, "GET", f"/vm/{good}").status == 200
+
+
+def test_stats(suite):
+    """Counters of all; one that hangs is there with its age and what the kernel knows of it."""
+    made = [create(suite, suite.payload(f"web{i}", autoboot=True, ram=80,
+                                        disks=[{"model": "virtio", "size": 8}]))
+            for i in range(2)]
+    first = {vm["uuid"]: vm for vm in call(suite, "GET", "/stats").json()["vms"]}
+    assert set(first) == {vm["uuid"] for vm in made}
+    for vm in first.values():
+        assert vm["age_ms"] < 500 and vm["cpu"]["time_ns"] > 0
+        assert vm["memory"]["rss_bytes"] > 20 << 20
+        assert vm["memory"]["balloon_bytes"] == 80 << 20
+        assert len(vm["cpu"]["vcpus"]) == 1 and vm["cpu"]["vcpus"][0]["time_ns"] >= 0
+        assert vm["block"][0]["device"] == "disk0"
+        assert set(vm["block"][0]) == {"device", "rd_bytes", "wr_bytes", "rd_operations",
+                                       "wr_operations"}
+        assert vm["net"] == []
+    stuck = made[0]["uuid"]
+    pid = suite.vm(stuck)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for limit in (1.0 + SLACK_S, 0.5):  # the second time it is known not to answer
+            began = time.monotonic()
+            vms = {vm["uuid"]: vm for vm in call(suite, "GET", "/stats").json()["vms"]}
+            assert time.monotonic() - began < limit
+            assert vms[stuck]["age_ms"] > vms[made[1]["uuid"]]["age_ms"]
+            assert vms[stuck]["block"] == first[stuck]["block"]
+            assert vms[stuck]["memory"]["rss_bytes"] > 20 << 20
+    finally:
+        os.kill(pid, signal.SIGCONT)
