@@ -139,6 +139,24 @@ void catalog_reload(struct catalog *c, const char *uuid)
 	catalog_apply(c);
 }
 
+bool catalog_verify(struct catalog *c, const char *uuid)
+{
+	struct item *it = map_get(&c->by_uuid, uuid);
+	AUTO_FREE char *path = path_join(c->config.paths->etc, uuid);
+	uint64_t before = c->published;
+	struct unit *u = it ? it->unit : map_get(&c->by_dir, uuid);
+
+	/* Somebody is writing right now: his end is yet to come, and to be told. */
+	if (c->applying || (u && (u->soft || u->meta_soft)))
+		return false;
+	if (!u && !file_exists(path))
+		return false;
+	unit_queue(c, u ? u : unit_new(c, uuid));
+	catalog_apply(c);
+	c->stats.lost += c->published != before;
+	return c->published != before;
+}
+
 void catalog_hold(struct catalog *c, const char *uuid)
 {
 	/* What came before the hold is not withheld. */

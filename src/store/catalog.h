@@ -84,6 +84,12 @@ size_t catalog_scan(struct catalog *c, size_t files);
 void catalog_reload(struct catalog *c, const char *uuid);
 
 /*
+ * Make sure that what is known of this VM is what its files say, also of one whose directory,
+ * named by the uuid, is new. True (and a lost change) when it was not.
+ */
+bool catalog_verify(struct catalog *c, const char *uuid);
+
+/*
  * Withhold changes of one VM's files (also one that is not there yet: its directory is named by
  * the uuid) until catalog_release, which applies them all as one CATALOG_* call at most.
  */

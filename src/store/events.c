@@ -229,6 +229,16 @@ static void take_event(struct catalog *c, const struct inotify_event *ev)
 		watch_forget(&c->watches, ev->wd);
 }
 
+/* A test's stand-in for a kernel that tells nothing. */
+static bool is_deaf(void)
+{
+#ifdef DROVER_TEST_HOOKS
+	return getenv("DROVER_TEST_DEAF") != NULL;
+#else
+	return false;
+#endif
+}
+
 static void take_events(struct catalog *c, size_t bytes)
 {
 	union {
@@ -242,7 +252,7 @@ static void take_events(struct catalog *c, size_t bytes)
 		if (n <= 0)
 			return;
 		bytes -= (size_t)n < bytes ? (size_t)n : bytes;
-		for (char *p = buf.data; p < buf.data + n;) {
+		for (char *p = buf.data; p < buf.data + n && !is_deaf();) {
 			const struct inotify_event *ev = (const void *)p;
 
 			take_event(c, ev);

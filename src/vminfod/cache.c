@@ -19,6 +19,8 @@
 #include "model/model.h"
 #include "model/vm.h"
 #include "vminfod/cache_impl.h"
+#include "vminfod/disks.h"
+#include "vminfod/host.h"
 
 static int compare(const void *a, const void *b)
 {
@@ -60,6 +62,7 @@ static void cached_free(struct cached *v)
 	free(v->cause);
 	text_done(&v->full);
 	text_done(&v->open);
+	free(v->disks);
 	free(v);
 }
 
@@ -235,6 +238,8 @@ void cache_refresh(struct cache *c, struct cached *v, enum why why)
 		return;
 	if (!object_vm(v)) {
 		if (v->visible) {
+			if (c->disks)
+				object_forget_disks(c, v);
 			log_debug("vm=%s gone source=\"%s\"", v->uuid, whys[why].text);
 			cache_drop_bodies(c);
 			disappear(c, v, why);
@@ -328,6 +333,60 @@ void cache_start(struct cache *c)
 	for (size_t i = 0; i < all.count; i++)
 		cache_refresh(c, all.items[i], WHY_START);
 	free(all.items);
+}
+
+/* --- disks and host --- */
+
+void cache_use(struct cache *c, struct disks *disks, struct host *host)
+{
+	c->disks = disks;
+	c->host = host;
+}
+
+void cache_drop_sources(struct cache *c)
+{
+	struct pointers all = all_of(c);
+
+	for (size_t i = 0; i < all.count; i++)
+		object_forget_disks(c, all.items[i]);
+	free(all.items);
+	disks_free(steal_ptr(c->disks));
+	host_free(steal_ptr(c->host));
+	c->started = false;
+}
+
+static bool has_disk(const struct cached *v, const struct seen_disk *d)
+{
+	for (size_t i = 0; i < v->ndisks; i++) {
+		if (v->disks[i] == d)
+			return true;
+	}
+	return false;
+}
+
+void cache_on_disk(void *ctx, struct seen_disk *d)
+{
+	struct cache *c = ctx;
+
+	for (size_t i = 0; i < c->count; i++) {
+		struct cached *v = c->vms[i];
+
+		if (!has_disk(v, d))
+			continue;
+		/* Until the change is complete the object stays as it was. */
+		if (v->held)
+			v->disks_changed = true;
+		else
+			cache_refresh(c, v, WHY_DISK);
+	}
+}
+
+void cache_on_host(void *ctx)
+{
+	struct cache *c = ctx;
+
+	for (size_t i = 0; i < c->count; i++)
+		cache_refresh(c, c->vms[i], WHY_HOST);
 }
 
 /* --- facts --- */
@@ -444,6 +503,9 @@ void cache_ending(struct cache *c, const char *uuid)
 	if (!v)
 		return;
 	v->ending = true;
+	/* A running guest's disk is enlarged by its QEMU, which goes on holding it open. */
+	for (size_t i = 0; i < v->ndisks; i++)
+		v->disks_changed |= v->disks[i] && disk_look_again(v->disks[i]);
 	if (v->has_deferred)
 		set_facts(c, v, FEED_OF_VMADMD, steal_ptr(v->deferred));
 }
@@ -454,8 +516,9 @@ void cache_end(struct cache *c, const char *uuid)
 
 	if (!v)
 		return;
-	if (v->has_deferred)
+	if (v->has_deferred || v->disks_changed)
 		cache_refresh(c, v, WHY_VMADMD);
+	v->disks_changed = false;
 	v->held = v->ending = false;
 	v->has_deferred = false;
 	replace_str(&v->cause, NULL);

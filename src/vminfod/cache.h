@@ -46,6 +46,17 @@ struct cache_config {
 struct cache *cache_new(const struct cache_config *config);
 void cache_free(struct cache *c);
 
+/* Where objects take the disks' headers and the host's facts from; either may be NULL. They are
+ * the cache's until cache_drop_sources, which frees them; nothing is refreshed after it. */
+struct disks;
+struct host;
+struct seen_disk;
+void cache_use(struct cache *c, struct disks *disks, struct host *host);
+void cache_drop_sources(struct cache *c);
+/* For disks_new and host_new; ctx is the cache. */
+void cache_on_disk(void *ctx, struct seen_disk *d);
+void cache_on_host(void *ctx);
+
 /* For catalog_config; ctx is the cache. */
 void cache_on_catalog(void *ctx, struct catalog_entry *e, enum catalog_change what);
 

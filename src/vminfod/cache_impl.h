@@ -27,6 +27,7 @@ struct cached {
 	bool held;    /* a mutation of it is under way */
 	bool ending;  /* what is told now is its outcome */
 	bool has_deferred;
+	bool disks_changed;          /* while held */
 	bool shows_unknown;          /* its object depends on a feed's absence */
 	struct catalog_entry *entry; /* NULL: no definition, or none any more */
 	struct vm *ghost;            /* definition as last known of one that runs without */
@@ -36,6 +37,8 @@ struct cached {
 	char *cause;
 	struct text full, open; /* open.data NULL: the same as full */
 	uint32_t owner_uid, group_gid;
+	struct seen_disk **disks; /* those its object was made with */
+	size_t ndisks;
 };
 
 struct feed_state {
@@ -63,6 +66,8 @@ struct cache {
 	void *by_uuid;       /* tsearch of struct cached */
 	struct cached **vms; /* visible ones, in order of appearance */
 	size_t count;
+	struct disks *disks;
+	struct host *host;
 	bool started, scanning;
 	json_t *scan_vms, *scan_changes; /* what the scan under way found */
 	struct feed_state feeds[FEED_SOURCES];
@@ -73,6 +78,8 @@ struct cache {
 
 struct cached *cache_find(const struct cache *c, const char *uuid);
 
+/* Give back the disks of v. */
+void object_forget_disks(const struct cache *c, struct cached *v);
 /* The object as it is now, with secrets; the caller owns it. v has a definition. */
 json_t *object_make(const struct cache *c, struct cached *v);
 /* The definition in force, NULL: none. */

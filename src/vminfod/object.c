@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One VM's object out of its definition, the facts of two daemons, and what is not known. */
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/names.h"
@@ -15,8 +18,17 @@
 #include "model/vm.h"
 #include "ucl/ucl.h"
 #include "vminfod/cache_impl.h"
+#include "vminfod/disks.h"
+#include "vminfod/host.h"
 
-#define FACT_UNKNOWN "unknown"
+#define FACT_UNKNOWN   "unknown"
+#define DISKS          "disks"
+#define DISK_SIZE      "size" /* MiB, as the member of a definition */
+#define DISK_MISSING   "missing"
+#define DISK_FORMAT    "format"
+#define DISK_BACKING   "backing"
+#define DISK_ALLOCATED "allocated" /* MiB on the host */
+#define MIB            (1ull << 20)
 
 static const char *const feed_names[FEED_SOURCES] = {"vmstated", "vmadmd"};
 
@@ -41,7 +53,7 @@ bool facts_run(const char *facts)
 	return json_object_get(j, FACT_PID) != NULL;
 }
 
-static void put_unknown(json_t *facts, enum feed_source from, int64_t wall_ms)
+static void put_unknown(json_t *facts, const char *what, int64_t wall_ms)
 {
 	char buf[ISO_TIME_LEN];
 	json_t *unknown = json_object_get(facts, FACT_UNKNOWN);
@@ -50,7 +62,7 @@ static void put_unknown(json_t *facts, enum feed_source from, int64_t wall_ms)
 		unknown = json_object();
 		(void)json_object_set_new(facts, FACT_UNKNOWN, unknown);
 	}
-	json_put_str(unknown, feed_names[from], clock_iso(wall_ms, buf, sizeof(buf)));
+	json_put_str(unknown, what, clock_iso(wall_ms, buf, sizeof(buf)));
 }
 
 /*
@@ -70,10 +82,10 @@ static json_t *lifecycle(const struct cache *c, struct cached *v)
 		v->shows_unknown = true;
 	}
 	if (!feed->ever) {
-		put_unknown(facts, FEED_OF_VMSTATED, c->born_wall_ms);
+		put_unknown(facts, feed_names[FEED_OF_VMSTATED], c->born_wall_ms);
 		v->shows_unknown = true;
 	} else if (feed->said) {
-		put_unknown(facts, FEED_OF_VMSTATED, feed->lost_wall_ms);
+		put_unknown(facts, feed_names[FEED_OF_VMSTATED], feed->lost_wall_ms);
 		v->shows_unknown = true;
 	}
 	return facts;
@@ -89,11 +101,79 @@ static void put_definition(json_t *facts, const struct cached *v)
 		json_put_str(facts, FACT_DEFINITION_ERROR, v->entry ? v->entry->error : NULL);
 }
 
+/* --- disks --- */
+
+void object_forget_disks(const struct cache *c, struct cached *v)
+{
+	for (size_t i = 0; i < v->ndisks; i++)
+		disks_put(c->disks, v->disks[i]);
+	free(steal_ptr(v->disks));
+	v->ndisks = 0;
+}
+
+/* Take the new ones before the old are given back: those in both are not looked at again. */
+static void take_disks(const struct cache *c, struct cached *v, const struct vm *vm)
+{
+	struct seen_disk **now = NULL;
+
+	if (!c->disks)
+		return;
+	if (vm->ndisks)
+		now = xcalloc(vm->ndisks, sizeof(struct seen_disk *));
+	for (size_t i = 0; i < vm->ndisks; i++)
+		now[i] = vm->disks[i]->path ? disks_get(c->disks, vm->disks[i]->path) : NULL;
+	object_forget_disks(c, v);
+	v->disks = now;
+	v->ndisks = vm->ndisks;
+}
+
+/* A guest owns all bytes of a raw disk: what looks like another format in it is its own word. */
+static void put_disk(json_t *j, const struct disk *disk, const struct disk_look *look)
+{
+	bool raw = disk->format == FORMAT_RAW;
+	uint64_t size = raw ? look->file_size : look->size;
+
+	if (look->error == ENOENT)
+		json_put_bool(j, DISK_MISSING, true);
+	if (look->error)
+		return;
+	if (disk->media == MEDIA_DISK)
+		json_put_int(j, DISK_SIZE, (json_int_t)((size + MIB - 1) / MIB));
+	json_put_str(j, DISK_FORMAT, raw ? "raw" : look->format);
+	json_put_str(j, DISK_BACKING, raw ? NULL : look->backing);
+	json_put_int(j, DISK_ALLOCATED, (json_int_t)((look->allocated + MIB - 1) / MIB));
+}
+
+static void put_disks(json_t *object, const struct cached *v, const struct vm *vm)
+{
+	json_t *list = json_object_get(object, DISKS);
+
+	for (size_t i = 0; i < v->ndisks; i++) {
+		if (v->disks[i])
+			put_disk(json_array_get(list, i), vm->disks[i], disk_look(v->disks[i]));
+	}
+}
+
+/* What a disk says is not known while it cannot be read. */
+static void put_unreadable(json_t *facts, struct cached *v)
+{
+	for (size_t i = 0; i < v->ndisks; i++) {
+		const struct disk_look *look = v->disks[i] ? disk_look(v->disks[i]) : NULL;
+
+		if (!look || !look->error || look->error == ENOENT)
+			continue;
+		put_unknown(facts, DISKS, look->failed_wall_ms);
+		return;
+	}
+}
+
 json_t *object_make(const struct cache *c, struct cached *v)
 {
 	const struct feed_state *actor = &c->feeds[FEED_OF_VMADMD];
 	AUTO_JSON json_t *facts = NULL;
 	AUTO_JSON json_t *ours = parsed(v->facts[FEED_OF_VMADMD]);
+	const struct vm *vm = object_vm(v);
+	json_t *object;
 
 	v->shows_unknown = false;
 	facts = lifecycle(c, v);
@@ -101,10 +181,16 @@ json_t *object_make(const struct cache *c, struct cached *v)
 	/* Until a creation is complete vmadmd has the word. */
 	(void)json_object_update(facts, ours);
 	if (actor->said && json_object_get(ours, FACT_PROVISIONING)) {
-		put_unknown(facts, FEED_OF_VMADMD, actor->lost_wall_ms);
+		put_unknown(facts, feed_names[FEED_OF_VMADMD], actor->lost_wall_ms);
 		v->shows_unknown = true;
 	}
-	return vm_to_json(object_vm(v), facts, true);
+	take_disks(c, v, vm);
+	put_unreadable(facts, v);
+	if (c->host)
+		(void)json_object_update_missing(facts, (json_t *)(uintptr_t)host_facts(c->host));
+	object = vm_to_json(vm, facts, true);
+	put_disks(object, v, vm);
+	return object;
 }
 
 static struct vm *first_vm(const struct ucl_doc *doc, const char *uuid, const char *data)

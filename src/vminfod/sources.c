@@ -18,6 +18,9 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "vminfod/cache.h"
+#include "vminfod/disks.h"
+#include "vminfod/host.h"
+#include "vminfod/lookout.h"
 
 struct feed {
 	struct sources *s;
@@ -31,17 +34,15 @@ struct feed {
 	sd_event_source *grace;
 };
 
-struct hold {
-	char uuid[37];
-	uint64_t deadline_ms;
-};
-
 struct sources {
 	sd_event *event;
 	const struct paths *paths;
 	struct cache *cache;
 	struct catalog *catalog;
-	sd_event_source *files, *scan_timer, *hold_timer;
+	struct lookout *lookout;
+	struct disks *disks; /* the cache's */
+	struct host *host;   /* the cache's */
+	sd_event_source *files, *looked, *scan_timer, *hold_timer;
 	struct feed feeds[FEED_SOURCES];
 	struct hold *holds;
 	size_t nholds;
@@ -49,6 +50,11 @@ struct sources {
 	size_t nscans;
 	uint64_t round_us; /* when this round of the scan began; 0: none */
 	size_t round_lost, round_done;
+	uint64_t round_longest_us;
+	json_t *round_changes;
+	bool hurry; /* somebody asked for this round */
+	struct scan_error errors[ERRORS_KEPT];
+	size_t nerrors;
 };
 
 /* --- mutations --- */
@@ -108,6 +114,9 @@ static void release(struct sources *s, const char *uuid)
 	*h = s->holds[--s->nholds];
 	cache_ending(s->cache, copy);
 	catalog_release(s->catalog, copy);
+	/* Success is told on this: never by the kernel's word alone that there was an event. */
+	if (catalog_verify(s->catalog, copy))
+		log_warn("vm=%s changed by vmadmd, and no event told of it", copy);
 	cache_end(s->cache, copy);
 	arm_holds(s);
 }
@@ -252,12 +261,30 @@ json_t *sources_feeds(const struct sources *s)
 
 /* --- files --- */
 
+static void keep_error(struct sources *s, const char *text)
+{
+	if (s->nerrors == ERRORS_KEPT) {
+		free(s->errors[0].text);
+		memmove(&s->errors[0], &s->errors[1], --s->nerrors * sizeof(s->errors[0]));
+	}
+	s->errors[s->nerrors++] = (struct scan_error){xstrdup(text), clock_us()};
+}
+
 static void on_problem(void *ctx, const char *file, const char *text)
 {
+	struct sources *s = ctx;
+
+	if (text && str_eq(file, s->paths->etc))
+		keep_error(s, text);
 	if (text)
 		log_warn("file=%s problem=\"%s\"", file, text);
 	else
 		log_info("file=%s problem solved", file);
+}
+
+static void on_changed(void *ctx, struct catalog_entry *e, enum catalog_change what)
+{
+	cache_on_catalog(((struct sources *)ctx)->cache, e, what);
 }
 
 static int on_files(sd_event_source *source, int fd, uint32_t events, void *ctx)
@@ -266,45 +293,103 @@ static int on_files(sd_event_source *source, int fd, uint32_t events, void *ctx)
 	return 0;
 }
 
-static void end_round(struct sources *s)
+static int on_lookout(sd_event_source *source, int fd, uint32_t events, void *ctx)
 {
-	if (s->nscans == SCANS_KEPT)
-		memmove(&s->scans[0], &s->scans[1], --s->nscans * sizeof(s->scans[0]));
-	s->scans[s->nscans++] = (struct scan_log){
-		.started_us = s->round_us, .ended_us = clock_us(), .lost = s->round_lost};
-	s->round_us = 0;
-	s->round_lost = s->round_done = 0;
+	lookout_sync(((struct sources *)ctx)->lookout);
+	return 0;
 }
 
-static void scan_slice(struct sources *s, size_t files)
+/* --- the scan --- */
+
+static void end_round(struct sources *s)
 {
-	size_t lost;
+	struct scan_log *log;
+
+	if (s->nscans == SCANS_KEPT) {
+		json_decref(s->scans[0].changes);
+		memmove(&s->scans[0], &s->scans[1], --s->nscans * sizeof(s->scans[0]));
+	}
+	log = &s->scans[s->nscans++];
+	*log = (struct scan_log){.started_us = s->round_us,
+				 .ended_us = clock_us(),
+				 .lost = s->round_lost,
+				 .longest_us = s->round_longest_us,
+				 .changes = steal_ptr(s->round_changes)};
+	s->round_us = 0;
+	s->round_lost = s->round_done = 0;
+	s->round_longest_us = 0;
+	s->hurry = false;
+}
+
+/* What one slice found, beside what the round found before; bounded, as it is only for people. */
+static void keep_changes(struct sources *s, json_t *found)
+{
+	const char *name;
+	json_t *list;
+
+	if (!s->round_changes) {
+		s->round_changes = found;
+		return;
+	}
+	json_object_foreach (found, name, list) {
+		json_t *all = json_object_get(s->round_changes, name);
+
+		if (json_array_size(all) < CHANGES_KEPT)
+			(void)json_array_extend(all, list);
+	}
+	json_decref(found);
+}
+
+static size_t scan_total(const struct sources *s)
+{
+	size_t files = catalog_count(s->catalog), images = disks_count(s->disks);
+
+	return files > images ? files : images;
+}
+
+/* Compare for SLICE_US, as readers wait meanwhile; returns how far it came. */
+static size_t scan_slice(struct sources *s)
+{
+	uint64_t start = clock_us(), took;
+	size_t lost = 0, done = 0, total = scan_total(s);
 
 	if (!s->round_us)
-		s->round_us = clock_us();
-	lost = catalog_scan(s->catalog, files);
+		s->round_us = start;
+	cache_scan_begin(s->cache);
+	do {
+		lost += catalog_scan(s->catalog, SLICE_STEP);
+		lost += disks_scan(s->disks, SLICE_STEP);
+		done += SLICE_STEP;
+		took = clock_us() - start;
+	} while (took < SLICE_US && s->round_done + done < total);
+	keep_changes(s, cache_scan_end(s->cache));
 	if (lost)
 		log_warn("scan found %zu changes that no event told of", lost);
+	if (took > s->round_longest_us)
+		s->round_longest_us = took;
 	s->round_lost += lost;
-	s->round_done += files;
-	if (s->round_done >= catalog_count(s->catalog))
+	s->round_done += done;
+	if (s->round_done >= total)
 		end_round(s);
+	return done;
 }
 
 static int on_scan(sd_event_source *source, uint64_t us, void *ctx)
 {
 	struct sources *s = ctx;
-	size_t slices = catalog_count(s->catalog) / SLICE + 1;
+	size_t done = scan_slice(s), total = scan_total(s);
+	uint64_t delay = ROUND_MS * done / (total > done ? total : done);
 
-	scan_slice(s, SLICE);
-	(void)timer_set(s->event, &s->scan_timer, ROUND_MS / slices, on_scan, s);
+	(void)timer_set(s->event, &s->scan_timer, s->hurry ? 1 : delay, on_scan, s);
 	return 0;
 }
 
 void sources_scan(struct sources *s)
 {
+	s->round_us = 0;
 	s->round_done = 0;
-	scan_slice(s, SIZE_MAX);
+	s->hurry = true;
+	(void)timer_set(s->event, &s->scan_timer, 0, on_scan, s);
 }
 
 size_t sources_scans(const struct sources *s, const struct scan_log **ret)
@@ -313,14 +398,27 @@ size_t sources_scans(const struct sources *s, const struct scan_log **ret)
 	return s->nscans;
 }
 
-size_t sources_holds(const struct sources *s)
+size_t sources_errors(const struct sources *s, const struct scan_error **ret)
 {
+	*ret = s->errors;
+	return s->nerrors;
+}
+
+size_t sources_holds(const struct sources *s, const struct hold **ret)
+{
+	*ret = s->holds;
 	return s->nholds;
+}
+
+const char *sources_host_problem(const struct sources *s)
+{
+	return s->host ? host_problem(s->host) : NULL;
 }
 
 void sources_sync(struct sources *s)
 {
 	catalog_sync(s->catalog);
+	lookout_sync(s->lookout);
 	for (size_t i = 0; i < FEED_SOURCES; i++) {
 		if (s->feeds[i].client)
 			feed_client_drain(s->feeds[i].client);
@@ -336,18 +434,28 @@ static int load(struct sources *s, struct err *err)
 {
 	struct catalog_config config = {.paths = s->paths,
 					.metadata = true,
-					.changed = cache_on_catalog,
+					.changed = on_changed,
 					.problem = on_problem,
-					.ctx = s->cache};
+					.ctx = s};
 	int r = catalog_new(&config, &s->catalog, err);
 
 	s->round_us = clock_us();
 	if (r == 0)
-		r = catalog_load(s->catalog, err);
+		r = lookout_new(&s->lookout, err);
+	if (r < 0)
+		return r;
+	s->disks = disks_new(s->lookout, cache_on_disk, s->cache);
+	s->host = host_new(s->paths, s->lookout, catalog_host_uuid(s->catalog), cache_on_host,
+			   s->cache);
+	cache_use(s->cache, s->disks, s->host);
+	r = catalog_load(s->catalog, err);
 	if (r < 0)
 		return r;
 	end_round(s);
 	r = sd_event_add_io(s->event, &s->files, catalog_fd(s->catalog), EPOLLIN, on_files, s);
+	if (r >= 0)
+		r = sd_event_add_io(s->event, &s->looked, lookout_fd(s->lookout), EPOLLIN,
+				    on_lookout, s);
 	if (r >= 0)
 		r = timer_set(s->event, &s->scan_timer, ROUND_MS, on_scan, s);
 	return r < 0 ? err_sys(err, -r, "cannot watch the definitions") : 0;
@@ -386,9 +494,17 @@ void sources_free(struct sources *s)
 		(void)sd_event_source_disable_unref(s->feeds[i].grace);
 	}
 	(void)sd_event_source_disable_unref(s->files);
+	(void)sd_event_source_disable_unref(s->looked);
+	cache_drop_sources(s->cache);
+	lookout_free(s->lookout);
 	(void)sd_event_source_disable_unref(s->scan_timer);
 	(void)sd_event_source_disable_unref(s->hold_timer);
 	catalog_free(s->catalog);
+	for (size_t i = 0; i < s->nscans; i++)
+		json_decref(s->scans[i].changes);
+	for (size_t i = 0; i < s->nerrors; i++)
+		free(s->errors[i].text);
+	json_decref(s->round_changes);
 	(void)sd_event_unref(s->event);
 	free(s->holds);
 	free(s);

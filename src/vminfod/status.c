@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * /status; see status.h. The original worked off a queue of tasks; here an event is applied when
- * it is taken, so the queue is shown as what it always is: idle.
+ * it is taken, and the queue is what vmadmd's changes under way withhold.
  */
 #include "vminfod/status.h"
 
@@ -58,20 +58,51 @@ static json_t *memory(void)
 	return j;
 }
 
-static json_t *queue(void)
+/* What waits: the changes that are withheld until vmadmd has made them whole. */
+static json_t *queue(const struct sources *sources)
 {
-	json_t *j = json_object();
+	const struct hold *holds;
+	size_t n = sources_holds(sources, &holds);
+	json_t *j = json_object(), *queued = json_array();
 
+	for (size_t i = 0; i < n; i++) {
+		uint64_t since_us = (holds[i].deadline_ms - HOLD_MS) * 1000;
+		AUTO_FREE char *text = xasprintf("refresh %s after its change", holds[i].uuid);
+		json_t *row = json_object();
+
+		json_put_str(row, "description", text);
+		put_stamp(row, "created_at", since_us);
+		put_ago(row, "created_ago", since_us);
+		(void)json_array_append_new(queued, row);
+	}
 	put_stamp(j, "now", clock_us());
 	json_put_bool(j, "paused", false);
-	json_put_bool(j, "idle", true);
+	json_put_bool(j, "idle", n == 0);
 	(void)json_object_set_new(j, "vasync_queue",
-				  json_pack("{s:i, s:i, s:i, s:{}, s:[]}", "concurrency", 1,
-					    "npending", 0, "nqueued", 0, "pending", "queued"));
+				  json_pack("{s:i, s:i, s:I, s:{}, s:o}", "concurrency", 1,
+					    "npending", 0, "nqueued", (json_int_t)n, "pending",
+					    "queued", queued));
 	return j;
 }
 
-static json_t *problems(const struct catalog *catalog)
+static json_t *refresh_errors(const struct sources *sources)
+{
+	const struct scan_error *errors;
+	size_t n = sources_errors(sources, &errors);
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < n; i++) {
+		json_t *row = json_object();
+
+		json_put_str(row, "err", errors[i].text);
+		put_stamp(row, "time", errors[i].us);
+		put_ago(row, "ago", errors[i].us);
+		(void)json_array_append_new(list, row);
+	}
+	return list;
+}
+
+static json_t *problems(const struct sources *sources, const struct catalog *catalog)
 {
 	const struct catalog_problem *p;
 	size_t n = catalog_problems(catalog, &p);
@@ -83,6 +114,13 @@ static json_t *problems(const struct catalog *catalog)
 		json_put_str(row, "file", p[i].file);
 		json_put_str(row, "text", p[i].text);
 		json_put_str(row, "name", p[i].name);
+		(void)json_array_append_new(list, row);
+	}
+	if (sources_host_problem(sources)) {
+		json_t *row = json_object();
+
+		json_put_str(row, "file", "host.json");
+		json_put_str(row, "text", sources_host_problem(sources));
 		(void)json_array_append_new(list, row);
 	}
 	return list;
@@ -124,14 +162,15 @@ static json_t *events(const struct hub *hub)
 static void put_ours(json_t *j, const struct status_of *of)
 {
 	struct catalog *catalog = sources_catalog(of->sources);
+	const struct hold *holds;
 
 	json_put_str(j, "version", DROVER_VERSION);
 	(void)json_object_set_new(j, "feeds", sources_feeds(of->sources));
-	json_put_int(j, "mutations", (json_int_t)sources_holds(of->sources));
+	json_put_int(j, "mutations", (json_int_t)sources_holds(of->sources, &holds));
 	(void)json_object_set_new(j, "files", files(catalog));
 	(void)json_object_set_new(j, "events", events(of->hub));
 	json_put_int(j, "connections", (json_int_t)http_server_connections(of->http));
-	(void)json_object_set_new(j, "problems", problems(catalog));
+	(void)json_object_set_new(j, "problems", problems(of->sources, catalog));
 }
 
 static json_t *refresh_log(const struct sources *sources)
@@ -141,7 +180,9 @@ static json_t *refresh_log(const struct sources *sources)
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < n; i++) {
-		json_t *row = json_pack("{s:[], s:[]}", "cacheChanges", "vmChanges");
+		json_t *row = logs[i].changes
+				      ? json_copy(logs[i].changes)
+				      : json_pack("{s:[], s:[]}", "cacheChanges", "vmChanges");
 		char took[DURATION_LEN];
 
 		put_stamp(row, "started", logs[i].started_us);
@@ -151,6 +192,7 @@ static json_t *refresh_log(const struct sources *sources)
 					   sizeof(took)));
 		put_ago(row, "endedAgo", logs[i].ended_us);
 		json_put_int(row, "lost", (json_int_t)logs[i].lost);
+		json_put_int(row, "longestUs", (json_int_t)logs[i].longest_us);
 		(void)json_array_append_new(list, row);
 	}
 	return list;
@@ -190,12 +232,12 @@ json_t *status_make(const struct status_of *of, bool full)
 	json_put_int(j, "numVms", (json_int_t)cache_count(of->cache));
 	json_put_str(j, "curDate", clock_iso(clock_wall_ms(), date, sizeof(date)));
 	put_stamp(j, "curTime", clock_us());
-	(void)json_object_set_new(j, "queue", queue());
+	(void)json_object_set_new(j, "queue", queue(of->sources));
 	if (n > 0)
 		put_ago(j, "lastRefresh", logs[n - 1].ended_us);
 	else
 		(void)json_object_set_new(j, "lastRefresh", json_null());
-	(void)json_object_set_new(j, "refreshErrors", json_array());
+	(void)json_object_set_new(j, "refreshErrors", refresh_errors(of->sources));
 	(void)json_object_set_new(j, "eventsListeners", hub_status(of->hub));
 	if (full) {
 		(void)json_object_set_new(j, "refreshLog", refresh_log(of->sources));

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where vminfod knows things from, when they are silent, wrong, or go away."""
+
+import json
+import os
+import signal
+
+import drover
+import pytest
+
+UUID = "2f5f1a7e-6a1b-4b7e-9a51-7f2a3c4d5e6f"
+
+
+def body(ram=128, more=""):
+    return f'uuid = "{UUID}"; ram = {ram}; autoboot = no; {more}'
+
+
+def status(suite):
+    return suite.http("vminfod", "GET", "/status?full=1").json()
+
+
+def scan(suite):
+    """Ask for a round of the scan; its row of the log."""
+    before = status(suite)["refreshLog"][-1]["ended"]
+    suite.daemons["vminfod"].send(signal.SIGHUP)
+    deadline = drover.Deadline(10)
+    while True:
+        row = status(suite)["refreshLog"][-1]
+        if row["ended"] != before:
+            return row
+        assert not deadline.over()
+
+
+def has_hooks(suite):
+    """Was this build made with -Dtest_hooks=true?"""
+    return b"DROVER_TEST_DEAF" in suite.binary("vminfod").read_bytes()
+
+
+def test_host_facts(cold):
+    (cold.root / "etc").mkdir()
+    (cold.root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    (cold.root / "etc/os-release").write_text('NAME="Some"\nID=some\nVERSION_ID="12"\n')
+    cold.write_definition("web0", body())
+    cold.start("vminfod")
+    vm = cold.vm(UUID)
+    assert vm["server_uuid"] == "01234567-89ab-cdef-0123-456789abcdef"
+    assert vm["platform_buildstamp"] == "some-12" and "datacenter_name" not in vm
+    host = cold.etc / "host.json"
+    with cold.events() as events:
+        host.write_text(json.dumps({"datacenter_name": "dc1", "headnode_id": "h",
+                                    "server_uuid": UUID}))
+        vm = cold.vm(UUID)
+        assert (vm["datacenter_name"], vm["headnode_id"], vm["server_uuid"]) == ("dc1", "h", UUID)
+        events.wait_vm("web0", lambda vm: vm.get("datacenter_name") == "dc1")
+        host.write_text("{")
+        assert any(p["file"] == "host.json" for p in status(cold)["problems"])
+        host.unlink()
+        assert "datacenter_name" not in cold.vm(UUID)
+        assert not status(cold)["problems"]
+
+
+def test_silent_kernel(cold):
+    """Without a single event from the kernel a command's success still means: visible."""
+    if not has_hooks(cold):
+        pytest.skip("needs a build with -Dtest_hooks=true")
+    cold.start("vmstated")
+    cold.env["DROVER_TEST_DEAF"] = "1"
+    cold.start("vminfod")
+    del cold.env["DROVER_TEST_DEAF"]
+    cold.start("vmadmd")
+    cold.vmadm("create", stdin={"uuid": UUID, "alias": "web0", "ram": 128, "autoboot": False})
+    for ram in (130, 131, 132):
+        cold.vmadm("update", UUID, f"ram={ram}")
+        assert cold.vm(UUID)["ram"] == ram
+    cold.vmadm("update", UUID, stdin={"set_tags": {"k": "v"}})
+    assert cold.vm(UUID)["tags"] == {"k": "v"}
+    # An editor's change is found by the scan, logged and counted.
+    lost = status(cold)["files"]["lost"]
+    assert lost >= 4
+    tags = cold.data_dir(UUID) / "config/tags.json"
+    tags.write_text('{"k":"w"}')
+    assert cold.vm(UUID)["tags"] == {"k": "v"}
+    with cold.events(query="?cause=1") as events:
+        row = scan(cold)
+        record = events.wait(lambda ev: ev["type"] == "modify")
+        assert record["cause"] == {"by": "scan"} and record["vm"]["tags"] == {"k": "w"}
+    assert row["lost"] == 1
+    assert any(c["prettyPath"] == "tags.k" for c in row["cacheChanges"])
+    assert [(c["zonename"], c["action"]) for c in row["vmChanges"]] == [(UUID, "modify")]
+    assert status(cold)["files"]["lost"] == lost + 1
+    assert "no event told of" in cold.daemons["vminfod"].output()
+
+
+def test_overflow(cold):
+    """More events than the kernel keeps: noticed, counted, and everything read again."""
+    for name in ("a", "b", "c"):
+        cold.write_definition(name, "ram = 64;")
+    cold.start("vminfod")
+    daemon = cold.daemons["vminfod"]
+    daemon.send(signal.SIGSTOP)
+    limit = int(open("/proc/sys/fs/inotify/max_queued_events", encoding="ascii").read())
+    if limit > 20000:
+        daemon.send(signal.SIGCONT)
+        pytest.skip("fs.inotify.max_queued_events is large here")
+    for i in range(limit // 2):
+        for name in ("a", "b", "c"):
+            os.utime(cold.etc / name / "config", (1, i))
+    cold.write_definition("c", "ram = 99;")
+    daemon.send(signal.SIGCONT)
+    (ram,) = [vm["ram"] for vm in cold.http("vminfod", "GET", "/vms").json() if vm["alias"] == "c"]
+    assert ram == 99
+    assert status(cold)["files"]["overflows"] == 1
+
+
+def test_scan_is_cut_in_slices(cold):
+    for i in range(300):
+        cold.write_definition(f"web{i}", "ram = 64;")
+    cold.start("vminfod")
+    row = scan(cold)
+    assert row["lost"] == 0 and row["vmChanges"] == []
+    assert row["longestUs"] > 0
+
+
+def test_withheld_changes_are_the_queue(suite):
+    shown = status(suite)["queue"]
+    assert shown["idle"] is True and shown["vasync_queue"]["nqueued"] == 0
+
+
+def test_unreadable_disk_is_unknown(cold):
+    image = cold.root / "a.qcow2"
+    image.write_bytes(b"QFI\xfb" + b"\xff" * 200)
+    cold.write_definition("web0", body(more=f'disk root {{ path = "{image}"; size = 1G; }}'))
+    cold.start("vminfod")
+    vm = cold.vm(UUID)
+    assert vm["disks"][0]["size"] == 1024 and "missing" not in vm["disks"][0]
+    assert "disks" in vm["unknown"]
+    image.write_bytes(b"x" * 4096)
+    assert "disks" not in cold.vm(UUID).get("unknown", {})
