@@ -35,6 +35,14 @@ struct vm *vm_from_ucl(const char *section, const struct ucl_value *value, const
 struct vm *vm_from_payload(const json_t *payload, struct problems *p);
 
 /*
+ * The finished VM an object of vm_to_json (vminfod's /vms) tells of; members that are not of the
+ * definition are passed over. What readers are not shown (secrets, BY_HAND members with SHOW_NEVER)
+ * is missing, and so is the place of NICs without a name in an array of a file. An update gives
+ * the same changes as the VM itself otherwise. data_dir as in vm_finish. Returns a VM in any case, like vm_from_payload.
+ */
+struct vm *vm_from_object(const json_t *object, const char *data_dir, struct problems *p);
+
+/*
  * Fill in defaults and what follows from other members: alias, zonename, derived MACs, interface
  * and element names, primary NIC, ip/ips, memory limits (smartos 7.3), disk paths
  * (data_dir/NAME.qcow2 for disks without path). data_dir may be NULL for a definition that gives

@@ -4,7 +4,7 @@
  * {"conf": [lines] or "create": {...}, "state": ..., "update": {...}}. NAME.out holds what must
  * come out: VM objects, changes and the edited file (pass-*), or the findings (fail-*). A new
  * case needs no code; REWRITE_GOLDEN=1 writes the expected files anew, for review by diff.
- * Every VM is also written as a definition, read again, and must be the same.
+ * Every VM is also written as a definition and as an object, read again, and must be the same.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -113,6 +113,23 @@ static void check_round_trip(const struct vm *vm)
 	same_vm("written and read again", vm, again, &p, text);
 }
 
+/* From its object, a VM is the same. */
+static void check_object(const struct vm *vm, const json_t *object)
+{
+	AUTO_PROBLEMS struct problems p = {0};
+	AUTO_VM struct vm *again = vm_from_object(object, vm->data_dir, &p);
+	AUTO_JSON json_t *j = NULL;
+
+	again->mtime_ms = vm->mtime_ms;
+	j = vm_to_json(again, NULL, true);
+	if (!json_equal(j, object)) {
+		AUTO_FREE char *got = json_pretty(j), *want = json_pretty(object);
+		AUTO_FREE char *why = problems_text(&p);
+
+		fail_msg("object read again: %s\n%s\nwant %s", why, got, want);
+	}
+}
+
 static void check_vm(struct strbuf *out, struct vm *vm, const char *section, struct problems *p)
 {
 	AUTO_JSON json_t *j = NULL;
@@ -123,6 +140,7 @@ static void check_vm(struct strbuf *out, struct vm *vm, const char *section, str
 		return;
 	j = vm_to_json(vm, NULL, true);
 	put_json(out, j);
+	check_object(vm, j);
 	if (!section || str_eq(section, vm->name))
 		check_round_trip(vm);
 }
@@ -179,6 +197,49 @@ static void check_edits(const struct vm *old, const struct vm *new, const char *
 		strbuf_printf(out, "%s", edited);
 }
 
+static void put_changes(struct strbuf *out, const struct vm_changes *changes)
+{
+	for (size_t i = 0; i < changes->count; i++) {
+		const struct vm_change *item = &changes->items[i];
+
+		strbuf_printf(out, "%s: %s -> %s (%s%s)\n", item->path,
+			      item->old_text ? item->old_text : "-",
+			      item->new_text ? item->new_text : "-",
+			      item->live ? "live" : "next start",
+			      item->metadata ? ", metadata" : "");
+	}
+}
+
+/* NICs known by their place in an array of the file, which an object does not tell. */
+static bool has_places(const struct vm *vm)
+{
+	for (size_t i = 0; i < vm->nnics; i++) {
+		const struct str_list *path = &vm->nics[i]->ucl_path;
+
+		if (path->count > 1 && strspn(path->items[1], "0123456789") > 0)
+			return true;
+	}
+	return false;
+}
+
+/* A tool that sees the object alone foretells the same changes. */
+static void check_preview(const struct vm *old, const json_t *c, const char *want)
+{
+	AUTO_JSON json_t *object = vm_to_json(old, NULL, true);
+	AUTO_PROBLEMS struct problems p = {0};
+	AUTO_VM struct vm *seen = vm_from_object(object, old->data_dir, &p), *new = NULL;
+	AUTO_STRBUF struct strbuf got = {0};
+	struct vm_changes changes;
+
+	new = vm_update(seen, json_object_get(c, "update"), json_get_str(c, "state", "stopped"),
+			&changes, &p);
+	if (!new)
+		fail_msg("refused when seen as an object");
+	put_changes(&got, &changes);
+	vm_changes_done(&changes);
+	assert_string_equal(got.data ? got.data : "", want ? want : "");
+}
+
 static void run_update(const json_t *c, struct strbuf *out, struct problems *p)
 {
 	const json_t *conf = json_object_get(c, "conf");
@@ -202,15 +263,9 @@ static void run_update(const json_t *c, struct strbuf *out, struct problems *p)
 			&changes, p);
 	if (!new)
 		return;
-	for (size_t i = 0; i < changes.count; i++) {
-		const struct vm_change *item = &changes.items[i];
-
-		strbuf_printf(out, "%s: %s -> %s (%s%s)\n", item->path,
-			      item->old_text ? item->old_text : "-",
-			      item->new_text ? item->new_text : "-",
-			      item->live ? "live" : "next start",
-			      item->metadata ? ", metadata" : "");
-	}
+	put_changes(out, &changes);
+	if (!has_places(old))
+		check_preview(old, c, out->data);
 	vm_changes_done(&changes);
 	check_edits(old, new, text, conf != NULL, out);
 }
