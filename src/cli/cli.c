@@ -15,9 +15,10 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "cli/mdoc.h"
 
 /* clang-format off */
-static const struct cli_option globals[] = {
+const struct cli_option cli_globals[] = {
 	{ OPT_HELP,    'h', "help",    NULL,  "print help" },
 	{ OPT_HELP,    '?', NULL,      NULL,  NULL },
 	{ OPT_ROOT,    0,   "root",    "DIR", "folder all paths derive from; default $DROVER_ROOT, else /" },
@@ -185,7 +186,7 @@ static void put_command(FILE *out, const struct tool *tool, const struct command
 	(void)fputs("\noptions:\n", out);
 	put_options(out, c->options, NULL);
 	put_options(out, tool->options, c->options);
-	put_options(out, globals, c->options);
+	put_options(out, cli_globals, c->options);
 }
 
 static void put_tool(FILE *out, const struct tool *tool)
@@ -202,7 +203,7 @@ static void put_tool(FILE *out, const struct tool *tool)
 	}
 	(void)fputs("\noptions, anywhere on the line:\n", out);
 	put_options(out, tool->options, NULL);
-	put_options(out, globals, NULL);
+	put_options(out, cli_globals, NULL);
 }
 
 static const struct command *find_command(const struct tool *tool, const char *name)
@@ -280,6 +281,10 @@ static int unknown_command(struct cli *cli, const char *name)
 int cli_help(struct cli *cli)
 {
 	cli->command = NULL;
+	if (cli->nargs > 0 && str_eq(cli->args[0], "synopsis")) {
+		mdoc_synopsis(cli->tool);
+		return EXIT_OK;
+	}
 	if (cli->nargs > 0) {
 		cli->command = find_command(cli->tool, cli->args[0]);
 		if (!cli->command)
@@ -297,7 +302,7 @@ static const struct cli_option *option_of(const struct cli *cli, char letter, co
 	const struct cli_option *const tables[] = {
 		cli->command ? cli->command->options : NULL,
 		cli->tool->options,
-		globals,
+		cli_globals,
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {

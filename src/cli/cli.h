@@ -86,6 +86,8 @@ bool cli_flag(const struct cli *cli, char id);
 int cli_opt_seconds(struct cli *cli, char id, int *ret);
 #define CLI_SECONDS_MAX 31536000 /* a year */
 
+/* The options of every command. */
+extern const struct cli_option cli_globals[];
 /* -F and -t of every command that stops. */
 extern const struct cli_option cli_stop_options[];
 /* "9", "KILL", "SIGKILL" as "KILL"; NULL when there is no such signal. */
@@ -94,7 +96,8 @@ const char *cli_signal(const char *text);
 /* text with '@' replaced by word; caller frees. */
 char *cli_fill_in(const char *text, const char *word);
 
-/* Handler of `help [command|topic]`; tool-specific topics are handled before by the caller. */
+/* Handler of `help [command|topic]`; `help synopsis` is for the manual page; tool-specific topics
+ * are handled before by the caller. */
 int cli_help(struct cli *cli);
 /* Message (may be NULL) and usage on stderr; returns EXIT_USAGE. */
 int cli_usage(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -9,6 +9,22 @@ int cmd_create(struct cli *cli);
 int cmd_update(struct cli *cli);
 int cmd_delete(struct cli *cli);
 int cmd_get(struct cli *cli);
+/* Send an update payload and tell its changes; returns the exit code. */
+int update_send(struct cli *cli, const char *id, const char *payload);
+/* vmadm_check.c: what would be */
+extern const struct cli_option change_options[]; /* -f, --dry-run */
+#define OPT_DRY_RUN 'N'
+int cmd_validate(struct cli *cli);
+int cmd_diff(struct cli *cli);
+int dry_create(struct cli *cli, const char *payload);
+int dry_update(struct cli *cli, const char *id, const char *payload);
+/* vmadm_edit.c */
+int cmd_edit(struct cli *cli);
+/* vmadm_why.c */
+int cmd_why(struct cli *cli);
+/* vmadm_bundle.c */
+extern const struct cli_option bundle_options[];
+int cmd_bundle(struct cli *cli);
 /* vmadm_life.c: what a VM does */
 extern const struct cli_option kill_options[];
 int cmd_start(struct cli *cli);
@@ -20,6 +36,7 @@ int cmd_sysrq(struct cli *cli);
 int cmd_info(struct cli *cli);
 int cmd_console(struct cli *cli);
 int cmd_events(struct cli *cli);
+int cmd_completion(struct cli *cli);
 int cmd_help(struct cli *cli);
 /* vmadm_list.c */
 extern const struct cli_option list_options[], lookup_options[];

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmadm's commands that make, change, remove and print definitions; see vmadm.h. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "cli/find.h"
+#include "cli/now.h"
 #include "cli/payload.h"
 #include "cli/request.h"
 #include "cli/vmadm.h"
@@ -20,6 +22,8 @@ int cmd_create(struct cli *cli)
 
 	if (code)
 		return code;
+	if (cli_flag(cli, OPT_DRY_RUN))
+		return dry_create(cli, payload);
 	struct request rq = {.peer = PEER_VMADMD,
 			     .method = "POST",
 			     .target = "/vms",
@@ -35,44 +39,40 @@ int cmd_create(struct cli *cli)
 	return code;
 }
 
-/* A changed value: text as it reads, anything else as JSON, nothing as "-". */
-static void put_value(struct strbuf *sb, struct slice v)
-{
-	if (!v.p || js_type(v) == 'n')
-		strbuf_putc(sb, '-');
-	else if (js_type(v) == '"')
-		js_put_string(sb, v);
-	else
-		js_write(sb, v, JS_COMPACT);
-}
-
-/* "key: old -> new (live|next start)" for each change. */
+/* "key: old -> new (live|next start)" for each change on stderr. */
 static void tell_changes(const struct client_reply *reply)
 {
-	struct slice changes = js_member(js_value(reply->body, reply->len), "changes"), change;
-	struct js_iter it;
+	AUTO_STRBUF struct strbuf sb = {0};
 
-	js_iter_init(&it, changes);
-	while (js_next(&it, NULL, &change)) {
-		AUTO_STRBUF struct strbuf sb = {0};
+	now_put_changes(&sb, js_member(js_value(reply->body, reply->len), "changes"));
+	(void)fwrite(sb.data ? sb.data : "", 1, sb.len, stderr);
+}
 
-		js_put_string(&sb, js_member(change, "path"));
-		strbuf_puts(&sb, ": ");
-		put_value(&sb, js_member(change, "old"));
-		strbuf_puts(&sb, " -> ");
-		put_value(&sb, js_member(change, "new"));
-		strbuf_puts(&sb, js_type(js_member(change, "live")) == 't' ? " (live)"
-									   : " (next start)");
-		cli_say("%s", sb.data);
-	}
+int update_send(struct cli *cli, const char *id, const char *payload)
+{
+	AUTO_FREE char *uuid = NULL, *target = request_target("/vm/", id, "");
+	struct request rq = {.peer = PEER_VMADMD,
+			     .method = "PUT",
+			     .target = target,
+			     .body = payload,
+			     .limit_ms = READ_LIMIT_MS};
+	struct client_reply reply;
+	struct err err = {0};
+	int code = request_run(cli, &rq, &reply, &err);
+
+	if (code)
+		return request_fail(code, NULL, &err);
+	tell_changes(&reply);
+	uuid = request_uuid(&reply, id);
+	code = request_finish(cli, &reply, "Successfully updated VM %s", uuid);
+	client_reply_done(&reply);
+	return code;
 }
 
 int cmd_update(struct cli *cli)
 {
 	const char *id = cli->args[0];
-	AUTO_FREE char *payload = NULL, *uuid = NULL, *target = request_target("/vm/", id, "");
-	struct client_reply reply;
-	struct err err = {0};
+	AUTO_FREE char *payload = NULL;
 	int code;
 
 	if (cli->nargs > 1 && cli_flag(cli, 'f'))
@@ -83,20 +83,9 @@ int cmd_update(struct cli *cli)
 		code = payload_read(cli, &payload);
 	if (code)
 		return code;
-	struct request rq = {.peer = PEER_VMADMD,
-			     .method = "PUT",
-			     .target = target,
-			     .body = payload,
-			     .limit_ms = READ_LIMIT_MS};
-
-	code = request_run(cli, &rq, &reply, &err);
-	if (code)
-		return request_fail(code, NULL, &err);
-	tell_changes(&reply);
-	uuid = request_uuid(&reply, id);
-	code = request_finish(cli, &reply, "Successfully updated VM %s", uuid);
-	client_reply_done(&reply);
-	return code;
+	if (cli_flag(cli, OPT_DRY_RUN))
+		return dry_update(cli, id, payload);
+	return update_send(cli, id, payload);
 }
 
 int cmd_delete(struct cli *cli)

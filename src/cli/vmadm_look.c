@@ -9,11 +9,14 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "cli/attach.h"
+#include "cli/completion.h"
 #include "cli/events.h"
 #include "cli/find.h"
 #include "cli/request.h"
 #include "cli/vmadm.h"
 #include "model/props.h"
+
+#define COMPLETION_LIMIT_MS 1000 /* somebody has pressed a key */
 
 /* --- info --- */
 
@@ -90,6 +93,27 @@ int cmd_events(struct cli *cli)
 	struct events_request rq = {.agent = agent, .id = id, .decoded = true};
 
 	return events_run(cli, &rq);
+}
+
+/* --- completion --- */
+
+static void known_vms(struct cli *cli, char **ret_text, struct slice *ret_vms)
+{
+	struct request rq = {.peer = PEER_VMINFOD,
+			     .method = "GET",
+			     .target = "/vms?fields=uuid,name",
+			     .limit_ms = COMPLETION_LIMIT_MS};
+	struct client_reply reply;
+
+	if (request_run(cli, &rq, &reply, NULL))
+		return;
+	*ret_vms = js_value(reply.body, reply.len);
+	*ret_text = steal_ptr(reply.body);
+}
+
+int cmd_completion(struct cli *cli)
+{
+	return completion_run(cli, known_vms);
 }
 
 /* --- help --- */

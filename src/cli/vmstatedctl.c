@@ -37,6 +37,8 @@ static const struct command commands[] = {
 	  "Stop all VMs, those that others come after last." },
 	{ "upgrade", NULL, ctl_upgrade, 0, 0, NULL, false, "",
 	  "Let vmstated run its program anew; guests, consoles and deadlines go on." },
+	{ "completion", NULL, ctl_completion, 1, 1, NULL, false, "bash | names",
+	  "Print the completion script for bash, or the words it completes VMs with." },
 	{ "help", NULL, cli_help, 0, 1, NULL, false, "[COMMAND]",
 	  "Print help." },
 };

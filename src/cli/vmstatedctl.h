@@ -29,3 +29,4 @@ int ctl_reload(struct cli *cli);
 int ctl_status(struct cli *cli);
 int ctl_log(struct cli *cli);
 int ctl_console(struct cli *cli);
+int ctl_completion(struct cli *cli);

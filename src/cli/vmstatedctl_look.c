@@ -11,11 +11,13 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "cli/attach.h"
+#include "cli/completion.h"
 
-#define RULE_WIDTH       79
-#define LOG_BOOTS_MAX    1000
-#define LOG_LINES_MAX    1000000
-#define LOG_FOLLOW_LINES 10 /* what -f begins with */
+#define RULE_WIDTH          79
+#define LOG_BOOTS_MAX       1000
+#define LOG_LINES_MAX       1000000
+#define LOG_FOLLOW_LINES    10   /* what -f begins with */
+#define COMPLETION_LIMIT_MS 1000 /* somebody has pressed a key */
 
 /* --- reload --- */
 
@@ -313,4 +315,26 @@ int ctl_console(struct cli *cli)
 	code = attach_console(cli, js_value(reply.body, reply.len), "vmstated");
 	client_reply_done(&reply);
 	return code;
+}
+
+/* --- completion --- */
+
+static void known_vms(struct cli *cli, char **ret_text, struct slice *ret_vms)
+{
+	struct request rq = {.peer = PEER_VMSTATED,
+			     .method = "GET",
+			     .target = "/status",
+			     .limit_ms = COMPLETION_LIMIT_MS};
+	struct client_reply reply;
+
+	ctl_socket(cli);
+	if (request_run(cli, &rq, &reply, NULL))
+		return;
+	*ret_vms = js_member(js_value(reply.body, reply.len), "vms");
+	*ret_text = steal_ptr(reply.body);
+}
+
+int ctl_completion(struct cli *cli)
+{
+	return completion_run(cli, known_vms);
 }

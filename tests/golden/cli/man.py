@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """
-The manuals of the tools name every command and alias that the tools' own help names, and mandoc
-has nothing to say about them. Usage: man.py BUILD/src/cli MAN. Speaks TAP.
+The manuals of the tools name every command and alias that the tools' own help names, their
+synopsis is the one of the tables (REWRITE_GOLDEN=1 writes it anew), and mandoc has nothing to say
+about them. Usage: man.py BUILD/src/cli MAN. Speaks TAP.
 """
+import os
 import pathlib
 import re
 import shutil
@@ -22,7 +24,22 @@ def commands(tool):
                 yield also[1]
 
 
+def synopsis(tool, page):
+    """The part between the marks is what the tool says now."""
+    said = subprocess.run([tool, "help", "synopsis"], capture_output=True, text=True,
+                          check=True).stdout
+    head, begin, rest = page.read_text().partition('.\\" generated: begin\n')
+    old, end, tail = rest.partition('.\\" generated: end\n')
+    if not begin or not end:
+        yield f"{page.name} has no generated synopsis"
+    elif old != said and os.environ.get("REWRITE_GOLDEN"):
+        page.write_text(head + begin + said + end + tail)
+    elif old != said:
+        yield f"the synopsis of {page.name} is not what the tool says; rewrite it: REWRITE_GOLDEN=1"
+
+
 def problems(tool, page):
+    yield from synopsis(tool, page)
     text = page.read_text()
     for word in commands(tool):
         if not re.search(rf"^\.(It|Cm|Ic).* ?(Cm|Ic)? ?\b{word}\b", text, re.M):

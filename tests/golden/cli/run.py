@@ -11,10 +11,12 @@ A *.cases file holds cases. Input lines, kept as they are:
     file NAME TEXT             a file in the current directory
     down DAEMON                this daemon does not listen
     agent                      show the User-Agent of requests
+    tar FILE                   show what is in this archive, made by the command
+    run FILE TEXT              a file below run/ of the root
     > vminfod GET /vms [BODY]  a request that must come, in this order
     < 200 BODY | @FILE         its answer; `< close` hangs up instead, `< 200/close BODY` after it,
                                `< 200/chunks BODY` sends it in chunks
-Output lines, written by `run.py --update`: "1|" stdout, "2|" stderr, "a|" agents, "exit N".
+Output lines, written by `run.py --update`: "1|" stdout, "2|" stderr, "a|" agents, "t|" archive, "exit N".
 Usage: run.py [--update] BUILD/src/cli [FILE.cases ...]. Speaks TAP.
 """
 import concurrent.futures
@@ -26,6 +28,7 @@ import shlex
 import socketserver
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 
@@ -39,9 +42,10 @@ class Case:
         self.title, self.inputs, self.outputs = title, [], []
         self.command, self.env, self.stdin, self.files = None, {}, [], {}
         self.down, self.agent, self.script = set(), False, []
+        self.tar, self.run_files = None, {}
 
     def take(self, line):
-        if re.match(r"(1|2|a)\||exit ", line):
+        if re.match(r"(1|2|a|t)\||exit ", line):
             self.outputs.append(line)
             return
         self.inputs.append(line)
@@ -56,6 +60,11 @@ class Case:
         elif word == "file":
             name, _, text = rest.partition(" ")
             self.files[name] = text
+        elif word == "run":
+            name, _, text = rest.partition(" ")
+            self.run_files[name] = text
+        elif word == "tar":
+            self.tar = rest
         elif word == "down":
             self.down.add(rest)
         elif word == "agent":
@@ -152,6 +161,19 @@ class Daemons:
         return Handler
 
 
+def show_tar(path):
+    """Names and contents; what differs from run to run as it is called."""
+    out = [f"t|mode {path.stat().st_mode & 0o777:o}"]
+    root = str(path.parent.parent)
+    with tarfile.open(path) as archive:
+        for member in archive:
+            out.append(f"t|== {member.name}")
+            text = archive.extractfile(member).read().decode().replace(root, "ROOT")
+            text = re.sub(r'("(made|boot_id)": )"[^"]*"', r'\1"\2"', text)
+            out += ["t|" + line for line in text.splitlines()]
+    return out
+
+
 def run_case(case, tools):
     with tempfile.TemporaryDirectory() as root:
         cwd = pathlib.Path(root) / "cwd"
@@ -159,15 +181,21 @@ def run_case(case, tools):
         for name, text in case.files.items():
             (cwd / name).write_text(text)
         daemons = Daemons(root, case)
+        for name, text in case.run_files.items():
+            path = pathlib.Path(root) / "run" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
         env = {k: v for k, v in os.environ.items() if k not in ("VMADM_IDENT", "REQ_ID")}
-        env.update({"DROVER_ROOT": root, "LC_ALL": "C.UTF-8"}, **case.env)
+        env.update({"DROVER_ROOT": root, "LC_ALL": "C.UTF-8", "TMPDIR": str(cwd)}, **case.env)
         command = [str(tools / case.command[0])] + case.command[1:]
         done = subprocess.run(command, input="".join(x + "\n" for x in case.stdin).encode(),
                               capture_output=True, env=env, cwd=cwd, timeout=30, check=False)
         daemons.close()
+        archive = show_tar(cwd / case.tar) if case.tar else []
     out = []
     for mark, data in (("1|", done.stdout), ("2|", done.stderr)):
         text = data.decode("utf-8", "backslashreplace").replace(root, "ROOT")
+        text = re.sub(r"vmadm-edit-\w+", "vmadm-edit-RANDOM", text)
         out += [mark + line for line in text.split("\n")[:-1]]
         if text and not text.endswith("\n"):
             out.append(mark + text.split("\n")[-1] + "<no newline>")
@@ -178,6 +206,7 @@ def run_case(case, tools):
         out.append("2|!" + text)
     for request, _ in daemons.script:
         out.append("2|!request that never came: " + request)
+    out += archive
     return out + [f"exit {done.returncode}"]
 
 
