@@ -424,6 +424,11 @@ int child_adopt(sd_event *event, pid_t pid, uint64_t start_time, child_done done
 	return 0;
 }
 
+int child_limit(sd_event *event, struct child *c, uint64_t timeout_ms)
+{
+	return timer_set(event, &c->timer, timeout_ms, on_timeout, c);
+}
+
 pid_t child_pid(const struct child *c)
 {
 	return c->pid;

@@ -61,6 +61,9 @@ void child_forget(struct child *c);
 int child_adopt(sd_event *event, pid_t pid, uint64_t start_time, child_done done, void *ctx,
 		struct child **ret, struct err *err);
 
+/* From now on it has timeout_ms, as with child_spec.timeout_ms: for one that was adopted. */
+int child_limit(sd_event *event, struct child *c, uint64_t timeout_ms);
+
 uint64_t process_start_time(pid_t pid); /* 0 when there is no such process */
 
 /* "exited with status 3", "killed by signal 9 (Killed)", ...; buf at least 64 bytes. */

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -42,6 +43,7 @@ struct hook_run {
 	char **files; /* full paths, in order */
 	size_t count, at;
 	struct child *child;
+	uint64_t until_ms; /* clock_ms of its limit */
 	struct stream out, errors;
 };
 
@@ -328,6 +330,7 @@ static int start_one(struct hook_run *run, const char *file, struct err *err)
 	if (r < 0)
 		return r;
 	env_fill(&env, run);
+	run->until_ms = clock_ms() + vm->hooktimeout_ms;
 	r = child_start(g->sup->event, &spec, hook_ended, run, &run->child, err);
 	for (size_t i = 0; i < env.count; i++)
 		free(env.items[i]);
@@ -423,9 +426,10 @@ json_t *hooks_state(const struct guest *g)
 	files = json_array();
 	for (size_t i = run->at; i < run->count; i++)
 		(void)json_array_append_new(files, json_string(run->files[i]));
-	return json_pack("{s:s, s:s, s:i, s:I, s:o}", "hook", run->hook, "event", run->event, "pid",
-			 (int)child_pid(run->child), "start",
-			 (json_int_t)child_start_time(run->child), "files", files);
+	return json_pack("{s:s, s:s, s:i, s:I, s:I, s:o}", "hook", run->hook, "event", run->event,
+			 "pid", (int)child_pid(run->child), "start",
+			 (json_int_t)child_start_time(run->child), "until_ms",
+			 (json_int_t)run->until_ms, "files", files);
 }
 
 /*
@@ -437,6 +441,7 @@ void hooks_adopt(struct guest *g, const json_t *state)
 	struct hook_run *run =
 		run_new(g, sup_states[g->state].hook, json_get_str(state, "event", ""));
 	const json_t *files = json_object_get(state, "files"), *file;
+	uint64_t now = clock_ms();
 	struct err err = {0};
 	size_t i;
 
@@ -456,5 +461,10 @@ void hooks_adopt(struct guest *g, const json_t *state)
 		finish_stream(&run->errors);
 		run->at++;
 		next_hook(run);
+		return;
 	}
+	run->until_ms = (uint64_t)json_get_int(state, "until_ms", 0);
+	if (run->until_ms)
+		(void)child_limit(g->sup->event, run->child,
+				  run->until_ms > now ? run->until_ms - now : 0);
 }
