@@ -106,7 +106,10 @@ void stop_ask(struct guest *g)
 {
 	if (g->forced || g->pid <= 0)
 		return;
-	g->asked = true;
+	if (!g->asked) { /* who comes after us is to know that it had its chance */
+		g->asked = true;
+		guest_save(g);
+	}
 	if (g->mon) {
 		wake_paused(g);
 		(void)qmp_send(g->mon, "system_powerdown", NULL, -1, ASK_MS, NULL, NULL);
