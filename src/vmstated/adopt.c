@@ -74,6 +74,13 @@ static void take_up_running(struct guest *g, const json_t *j)
 	log_info("vm=%s adopted pid=%d state=%s", g->uuid, (int)g->pid, sup_states[g->state].label);
 }
 
+static bool still_runs(const json_t *hook)
+{
+	uint64_t start = (uint64_t)json_get_int(hook, "start", 0);
+
+	return start && process_start_time((pid_t)json_get_int(hook, "pid", 0)) == start;
+}
+
 static void resume(struct guest *g, const json_t *j, bool was_up)
 {
 	const json_t *hook = json_object_get(j, "hook");
@@ -88,6 +95,8 @@ static void resume(struct guest *g, const json_t *j, bool was_up)
 			(void)guest_dispatch(g, EV_HOOK_DONE, NULL);
 		stop_resume(g);
 	} else if (was_up) {
+		if (still_runs(hook)) /* the walk of the end waits for it */
+			hooks_adopt(g, hook);
 		guest_ended(g, &gone);
 	} else if (hook) {
 		hooks_adopt(g, hook);
