@@ -81,11 +81,11 @@ void problem_print(struct strbuf *sb, const struct problem *item)
 	strbuf_puts(sb, item->text);
 }
 
-char *problems_text(const struct problems *p)
+static char *text_of(const struct problems *p, int passes)
 {
 	struct strbuf sb = {0};
 
-	for (int pass = 0; pass < 2; pass++) {
+	for (int pass = 0; pass < passes; pass++) {
 		for (size_t i = 0; i < p->count; i++) {
 			const struct problem *item = &p->items[i];
 
@@ -99,12 +99,17 @@ char *problems_text(const struct problems *p)
 	return strbuf_steal(&sb);
 }
 
+char *problems_text(const struct problems *p)
+{
+	return text_of(p, 2);
+}
+
 int problems_to_err(const struct problems *p, struct err *err)
 {
 	AUTO_FREE char *text = NULL;
 
 	if (p->errors == 0)
 		return 0;
-	text = problems_text(p);
+	text = text_of(p, 1);
 	return err_set(err, EINVAL, "%s", text);
 }

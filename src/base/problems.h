@@ -44,5 +44,5 @@ struct strbuf;
 void problem_print(struct strbuf *sb, const struct problem *item);
 /* "where: text" lines joined by "; ", errors first; caller frees. "" when there are none. */
 char *problems_text(const struct problems *p);
-/* -EINVAL with problems_text() in err when there is any error, else 0. */
+/* -EINVAL with the errors of problems_text() in err when there is any error, else 0. */
 int problems_to_err(const struct problems *p, struct err *err);

@@ -15,9 +15,7 @@
 static int report(struct guest *g, const struct problems *p, struct err *err)
 {
 	for (size_t i = 0; i < p->count; i++) {
-		if (p->items[i].kind == PROBLEM_WARNING)
-			guestlog_printf(g, "vmstated", "%s: %s", p->items[i].where,
-					p->items[i].text);
+		guestlog_printf(g, "vmstated", "%s: %s", p->items[i].where, p->items[i].text);
 	}
 	return problems_to_err(p, err);
 }
