@@ -218,3 +218,28 @@ def test_silent_qemu_is_named_and_others_answer(suite, guest_images):
         os.kill(pid, 18)
         events.wait_vm("web0", lambda vm: "qmp" not in vm, 70)
     suite.vmstatedctl("stop", "-F", "web0")
+
+
+def test_detached_daemon_tells_the_truth(cold):
+    program = str(cold.binary("vmstated"))
+    run = [program, "--root", str(cold.root), "-p", str(cold.root / "other.pid"), "-s",
+           str(cold.root / "other.sock")]
+    done = subprocess.run(run, capture_output=True, text=True, env=cold.env, timeout=20, check=False)
+    assert done.returncode == 0, done
+    pid = int((cold.root / "other.pid").read_text())
+    pidfd = os.pidfd_open(pid)
+    try:
+        # It serves when the command returns, in the background and on the socket that was named.
+        reply = cold.http("other.sock", "GET", "/status")
+        assert reply.json()["pid"] == pid != done.returncode
+        again = subprocess.run(run, capture_output=True, text=True, env=cold.env, timeout=20,
+                               check=False)
+        assert again.returncode == 1
+        assert f"already running (pid {pid}" in again.stderr and again.stderr.count("\n") == 1
+    finally:
+        os.kill(pid, 15)
+        assert drover.wait_readable(pidfd, drover.Deadline(10))
+        os.close(pidfd)
+    broken = subprocess.run([program, "--root", str(cold.root), "-c", "/dev/null/x"],
+                            capture_output=True, text=True, env=cold.env, timeout=20, check=False)
+    assert broken.returncode == 1 and "/dev/null/x" in broken.stderr
