@@ -354,8 +354,8 @@ bool argv_vnc(struct build *b)
 	argv_add(b->out, "none");
 	if (vm->vnc_port < 0)
 		return false;
-	/* Always with a password: one can then be given to a running VM. Until it is, nobody comes in
-	 * by vm.vnc, and vmadmd says of each viewer it hands over that none is asked for. */
+	/* Always with a password: one can then be given to a running VM. Until it is, nobody comes
+	 * in by vm.vnc, and vmadmd says of each viewer it hands over that none is asked for. */
 	argv_add(b->out, "-vnc");
 	argv_add(b->out, "unix:vm.vnc,password=on");
 	return true;

@@ -38,6 +38,8 @@ struct item {
 	char uuid[UUID_LEN + 1];
 	enum item_state state;
 	bool failed;
+	uint32_t tries;       /* that failed */
+	uint64_t not_before;  /* clock_ms of the next try */
 	uint64_t counts_from; /* clock_ms since it waits for readiness only, 0: does not */
 };
 
@@ -147,6 +149,29 @@ static void item_over(struct item *item)
 	autoboot_poke(b->d);
 }
 
+/*
+ * Whether a start that failed is tried again, by the VM's policy: onfailure = restart, at most
+ * maxrestart times, with growing delays. A VM vmstated calls failed wants a person; one it
+ * restarts by itself is passed over. A vmstated that went away carried nothing out: no failure.
+ */
+static bool try_again(struct item *item, int r)
+{
+	struct vmadmd *d = item->boot->d;
+	const struct catalog_entry *e = catalog_by_uuid(d->catalog, item->uuid);
+	bool away = r == -ECONNREFUSED || r == -ECONNRESET || r == -ENOENT;
+	uint64_t delay = UINT64_C(1000) << (item->tries < 6 ? item->tries : 6);
+
+	if (!e || str_eq(guest_state(d, item->uuid), "failed"))
+		return false;
+	if (!away && (e->vm->onfailure != ON_FAILURE_RESTART || item->tries >= e->vm->maxrestart))
+		return false;
+	item->tries += !away;
+	item->not_before = clock_ms() + (away ? UINT64_C(1000) : delay);
+	item->state = ITEM_PENDING;
+	autoboot_poke(d);
+	return true;
+}
+
 static void on_started(void *ctx, int r, int status, const char *body, const struct err *err)
 {
 	struct item *item = ctx;
@@ -155,7 +180,12 @@ static void on_started(void *ctx, int r, int status, const char *body, const str
 	item->boot->starting--;
 	if (r == 0 && status >= 300)
 		r = ask_error(status, body, &text);
+	feed_client_drain(item->boot->d->states); /* it told the state before it answered */
 	item->failed = r < 0 && r != -EALREADY;
+	if (item->failed && try_again(item, r)) {
+		log_warn("vm=%s autoboot failed, tried again: %s", item->uuid, err_text(&text, r));
+		return;
+	}
 	if (item->failed)
 		log_error("vm=%s autoboot failed: %s", item->uuid, err_text(&text, r));
 	else
@@ -217,6 +247,11 @@ static bool pass(struct autoboot *b, bool force, bool *ret_stuck)
 
 		if (!vm)
 			continue;
+		if (clock_ms() < item->not_before) {
+			pending = true;
+			*ret_stuck = false;
+			continue;
+		}
 		boot_judge(vm, item->counts_from ? waited(item, true) : 0, lookup, b, &v);
 		(void)waited(item, v.counts && !v.go);
 		if (v.counts)

@@ -11,11 +11,13 @@
 #include <systemd/sd-event.h>
 
 #include "base/uuid.h"
+#include "vmadmd/info.h"
 
 struct err;
 struct guest_stats;
 struct monitor_command;
 struct qmp;
+struct shared_query;
 struct vm;
 struct vmadmd;
 struct vnc_viewer;
@@ -58,7 +60,8 @@ struct guest {
 	sd_event_source *retry;
 	struct monitor_command *commands; /* without an answer */
 	struct vnc vnc;
-	struct guest_stats *stats; /* NULL: never asked */
+	struct guest_stats *stats;                     /* NULL: never asked */
+	struct shared_query *queries[INFO_TYPE_COUNT]; /* of info, without an answer */
 };
 
 /* --- guests.c --- */

@@ -22,6 +22,17 @@ struct info;
 struct info_query {
 	struct info *info;
 	size_t type;
+	struct info_query *next; /* in line for the same answer */
+};
+
+/*
+ * A query on its way, and all who wait for its answer: QEMU answers in order, so what comes is
+ * newer than anything that was finished when the last of them asked.
+ */
+struct shared_query {
+	struct guest *g;
+	size_t type;
+	struct info_query *first;
 };
 
 struct info {
@@ -69,14 +80,46 @@ static void info_fail(struct info *info, int r, const char *command, const struc
 
 static void on_answer(void *ctx, int r, const json_t *value, const struct err *err)
 {
-	struct info_query *query = ctx;
-	struct info *info = query->info;
+	struct shared_query *shared = ctx;
+	size_t type = shared->type;
+	AUTO_JSON json_t *member = info_map(type, r == 0 ? value : NULL);
+	struct info_query *query;
 
-	if (r < 0 && r != -EREMOTEIO)
-		info_fail(info, r, info_types[query->type].command, err);
-	info->members[query->type] = info_map(query->type, r == 0 ? value : NULL);
-	if (--info->waiting == 0)
-		info_end(info);
+	shared->g->queries[type] = NULL;
+	while ((query = shared->first) != NULL) {
+		struct info *info = query->info;
+
+		shared->first = query->next;
+		if (r < 0 && r != -EREMOTEIO)
+			info_fail(info, r, info_types[type].command, err);
+		info->members[type] = json_incref(member);
+		if (--info->waiting == 0)
+			info_end(info);
+	}
+	free(shared);
+}
+
+/* On failure the query is not waited for. */
+static int ask_qemu(struct info *info, size_t type, struct err *err)
+{
+	struct guest *g = info->g;
+	struct shared_query *shared = g->queries[type];
+	int r;
+
+	if (!shared) {
+		shared = xcalloc(1, sizeof(*shared));
+		*shared = (struct shared_query){.g = g, .type = type};
+		r = monitor_send(g, info_types[type].command, NULL, -1, on_answer, shared, err);
+		if (r < 0) {
+			free(shared);
+			return r;
+		}
+		g->queries[type] = shared;
+	}
+	info->queries[type].next = shared->first;
+	shared->first = &info->queries[type];
+	info->waiting++;
+	return 0;
 }
 
 static void on_gone(struct http_request *req, void *ctx)
@@ -135,19 +178,15 @@ static void info_start(struct info *info, unsigned mask)
 
 	info->waiting = 1; /* ours, so that nothing ends before all are sent */
 	for (size_t i = 0; i < INFO_TYPE_COUNT && info->r == 0; i++) {
-		info->queries[i] = (struct info_query){info, i};
+		info->queries[i] = (struct info_query){info, i, NULL};
 		if (!(mask & 1u << i))
 			continue;
 		if (!info_types[i].command) {
 			ask_vnc(info, i);
 			continue;
 		}
-		info->waiting++;
-		if (monitor_send(info->g, info_types[i].command, NULL, -1, on_answer,
-				 &info->queries[i], &err) < 0) {
-			info->waiting--;
+		if (ask_qemu(info, i, &err) < 0)
 			info_fail(info, -EIO, info_types[i].command, &err);
-		}
 	}
 	if (--info->waiting == 0)
 		info_end(info);
