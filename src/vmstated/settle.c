@@ -64,6 +64,8 @@ static void judge_recorded(struct guest *g, const struct recorder_end *rec, cons
 					       : END_ADMIN;
 	else if (g->target != TARGET_NONE && cause == END_GUEST)
 		cause = END_ADMIN;
+	if (g->target == TARGET_FAILED && g->hook_failed)
+		cause = END_HOOK;
 	if (g->for_shutdown && cause == END_ADMIN)
 		cause = END_HOST_SHUTDOWN;
 	g->end.cause = cause;
@@ -86,7 +88,9 @@ static void judge_silent(struct guest *g, const struct child_exit *how, const ch
 {
 	bool killed = how->known && how->code != CLD_EXITED;
 
-	if (g->forced && killed && how->status == SIGKILL)
+	if (g->target == TARGET_FAILED && g->hook_failed)
+		g->end.cause = END_HOOK;
+	else if (g->forced && killed && how->status == SIGKILL)
 		g->end.cause = g->asked ? END_TIMEOUT_FORCED : END_ADMIN;
 	else if (killed && how->status == SIGKILL)
 		g->end.cause = host_oom_kills() > g->oom_kills ? END_OUT_OF_MEMORY : END_OUTSIDE;

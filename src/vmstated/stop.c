@@ -104,7 +104,7 @@ static void wake_paused(struct guest *g)
 
 void stop_ask(struct guest *g)
 {
-	if (g->forced || g->pid <= 0)
+	if (g->forced || g->pid <= 0 || g->deadline_ms <= clock_ms())
 		return;
 	if (!g->asked) { /* who comes after us is to know that it had its chance */
 		g->asked = true;
