@@ -8,6 +8,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -154,6 +156,7 @@ static void viewer_start(struct guest *g, int fd)
 	int one = 1;
 
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	v->g = g;
 	v->fd = fd;
 	(void)snprintf(v->name, sizeof(v->name), "vnc-%" PRIu32, (uint32_t)++g->vnc.number);
