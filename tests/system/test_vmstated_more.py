@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Definitions with several VMs, firmware, budgets of resets, rotation of logs."""
+
+import json
+import os
+import pathlib
+
+import pytest
+
+import drover
+
+OVMF = pathlib.Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+
+
+def status(suite):
+    return {vm["name"]: vm for vm in suite.http("vmstated", "GET", "/status").json()["vms"]}
+
+
+def start(suite, name):
+    reply = suite.http("vmstated", "POST", f"/vms/{name}/start", "{}")
+    assert reply.status == 200, reply
+
+
+def test_several_vms_in_one_file(suite, guest_images):
+    text = "".join(f"{name} {{\n{suite.guest()}\n}}\n" for name in ("one", "two", "three"))
+    config = suite.write_definition("one", text, directory="shop")
+    assert sorted(status(suite)) == ["one", "three", "two"]
+    with suite.events() as events:
+        start(suite, "two")
+        events.wait_vm("two", lambda vm: vm.get("ready"), 60)
+        # A section that goes takes only its own VM along.
+        text = "".join(f"{name} {{\n{suite.guest()}\n}}\n" for name in ("one", "two"))
+        new = config.with_name(".new")
+        new.write_text(text)
+        os.chmod(new, 0o644)
+        os.rename(new, config)
+        events.wait_gone("three")
+        assert status(suite)["two"]["state"] == "running"
+    suite.vmstatedctl("stop", "-F", "two")
+
+
+@pytest.mark.skipif(not OVMF.exists(), reason="package ovmf is not installed")
+def test_firmware_has_variables_of_its_own(suite, guest_images):
+    suite.write_definition("web0", suite.guest(ram=256, bootrom=str(OVMF)))
+    suite.write_definition("db0", suite.guest(ram=256, bootrom=str(OVMF)))
+    with suite.events() as events:
+        start(suite, "web0")
+        uuid = events.wait_vm("web0", lambda vm: vm.get("ready"), 120, "ready")["uuid"]
+        variables = suite.data_dir(uuid) / "nvram.fd"
+        template = OVMF.with_name("OVMF_VARS_4M.fd")
+        assert variables.stat().st_size == template.stat().st_size
+        argv = json.loads((suite.run_dir(uuid) / "started.json").read_text())["argv"]
+        assert any(str(variables) in arg for arg in argv)
+        assert not any(str(template) in arg for arg in argv)
+        suite.vmstatedctl("stop", "-F", "web0")
+        changed = variables.read_bytes()
+        start(suite, "web0")  # they are kept, not made anew
+        suite.vmstatedctl("stop", "-F", "web0")
+        assert variables.read_bytes()[:64] == changed[:64]
+
+
+def test_reset_loop_spends_the_budget(suite, guest_images):
+    """A guest that resets itself as soon as it is up, again and again, is failed."""
+    suite.write_definition("loop", suite.guest("drover.reboot=0", maxrestart=1, maxrestarttime=120))
+    with suite.events() as events:
+        start(suite, "loop")
+        vm = events.wait_vm("loop", lambda v: v["state"] == "failed", 120, "failed")
+    assert "resets itself" in vm["failed"]
+    assert suite.guests() == []
+
+
+@pytest.mark.slow
+def test_late_resets_cost_nothing(suite, guest_images):
+    """An installer resets some times, each more than ten seconds after the one before."""
+    suite.write_definition("setup", suite.guest("drover.reboot=11", maxrestart=0))
+    with suite.events() as events:
+        start(suite, "setup")
+        vm = events.wait_vm("setup", lambda v: v.get("resets", 0) >= 2, 90, "two resets")
+        assert vm["state"] == "running"
+    suite.vmstatedctl("stop", "-F", "setup")
+
+
+def test_log_is_rotated_and_never_emptied(suite):
+    suite.logs.mkdir(parents=True, exist_ok=True)
+    log = suite.logs / "web0.log"
+    log.write_bytes(b"an old line\n" * (11 << 20 >> 3))
+    size = log.stat().st_size
+    suite.write_definition("web0", suite.guest(), hooks={"start_network": "echo new; exit 1"})
+    suite.vmstatedctl("start", "web0", check=1)
+    assert (suite.logs / "web0.log.1").stat().st_size == size
+    assert "start_network/out: new" in log.read_text()
+    suite.restart("vmstated")
+    assert "start_network/out: new" in log.read_text()
