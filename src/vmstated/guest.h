@@ -71,6 +71,8 @@ struct guest {
 
 	/* QEMU */
 	struct child *qemu;
+	uid_t uid; /* whom QEMU runs as; 0: as we do */
+	gid_t gid;
 	pid_t pid;
 	uint64_t pid_start;
 	struct qmp *mon;
@@ -142,6 +144,7 @@ struct supervisor {
 	bool closing, serving;
 	sd_event_source *catalog_source, *scan_timer, *upgrade_timer, *pulse_timer;
 	bool pulsing;
+	uid_t first_uid, last_uid; /* users for guests; 0: none */
 	int listen_fd, lock_fd;
 	char *program; /* our own file, and how it was called: for upgrade */
 	char **argv;

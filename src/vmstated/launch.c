@@ -112,6 +112,7 @@ static int spawn(struct guest *g, const struct argv *argv, const struct inherite
 
 	if (log < 0)
 		return log;
+	owner_apply(g, &spec);
 	r = child_start(g->sup->event, &spec, qemu_ended, g, &g->qemu, err);
 	if (r < 0)
 		return r;
@@ -126,6 +127,8 @@ static int start_process(struct guest *g, struct err *err)
 	struct argv argv = {0};
 	int r = inherited_prepare(g, &inherited, err);
 
+	if (r == 0)
+		r = owner_prepare(g, str_eq(g->accel, "kvm"), err);
 	if (r == 0)
 		r = hardware_argv(g, &inherited.fds, &argv, err);
 	if (r == 0)

@@ -30,7 +30,7 @@
 #define SCAN_FILES 200u
 
 struct settings {
-	char *etc, *pidfile, *socket;
+	char *etc, *pidfile, *socket, *guest_uids;
 	bool autostart, check;
 	char **argv;
 };
@@ -53,6 +53,12 @@ static int set_socket(void *ctx, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_guest_uids(void *ctx, const char *value, struct err *err)
+{
+	replace_str(&((struct settings *)ctx)->guest_uids, xstrdup(value));
+	return 0;
+}
+
 static int set_autostart(void *ctx, const char *value, struct err *err)
 {
 	((struct settings *)ctx)->autostart = true;
@@ -70,6 +76,7 @@ static const struct daemon_flag flags[] = {
 	{'p', "pidfile", "FILE", set_pidfile,
 	 "lock and pid file, instead of ROOT/run/vmstated.pid"},
 	{'s', "socket", "PATH", set_socket, "control socket, instead of ROOT/run/vmstated.sock"},
+	{0, "guest-uids", "FIRST-LAST", set_guest_uids, "users for QEMU, one per VM (root only)"},
 	{0, "check", NULL, set_check, "print all problems of all definitions, start nothing"},
 	{0, "autostart", NULL, set_autostart, "start VMs with autostart, where vmadmd is not used"},
 };
@@ -195,6 +202,8 @@ static int run(struct daemon_options *o, const struct settings *s, struct err *e
 	int r = make_dirs(&sup.paths, err);
 
 	sup.lock_fd = -1;
+	if (r == 0 && s->guest_uids)
+		r = owner_set_range(&sup, s->guest_uids, err);
 	upgrade_prepare(&sup, s->argv);
 	if (r == 0)
 		r = take_lock(&sup, o->program, err);
@@ -250,6 +259,7 @@ int main(int argc, char **argv)
 		r = run(&o, &s, &err);
 	if (r < 0)
 		(void)fprintf(stderr, "vmstated: %s\n", err_text(&err, r));
+	free(s.guest_uids);
 	daemon_options_done(&o);
 	return r < 0 ? EXIT_FAILED : EXIT_OK;
 }

@@ -88,6 +88,13 @@ void guest_forget_files(struct guest *g);
 void guest_mark_running(struct guest *g, bool running);
 void guest_check_mark(struct guest *g);
 
+/* --- owner.c --- */
+/* "FIRST-LAST": users for QEMU processes; -EPERM when we are not root. */
+int owner_set_range(struct supervisor *sup, const char *text, struct err *err);
+/* Choose the VM's user, give it its files, try what it must open. */
+int owner_prepare(struct guest *g, bool kvm, struct err *err);
+void owner_apply(const struct guest *g, struct child_spec *spec);
+
 /* --- sync.c --- */
 /* Make a file that was just written or replaced, and its directory, durable soon. */
 void sync_later(struct supervisor *sup, const char *path);
