@@ -19,7 +19,10 @@ struct feed_client;
 #define FEED_CONFIRM_MS 1000u       /* how long a command waits for the acknowledgement */
 #define FEED_QUEUE_MAX  (16u << 20) /* bytes queued for one subscriber */
 #define FEED_LINE_MAX   (1u << 20)
-#define FEED_RETRY_MS   200u /* between attempts to reach a server */
+#define FEED_RETRY_MS   25u    /* from the first attempt to reach a server to the second */
+#define FEED_REST_MS    10000u /* between attempts after many: its appearance is watched for */
+#define FEED_BLIND_MS   1000u  /* the same where the folder cannot be watched */
+#define FEED_READER     "vminfod" /* the user who may subscribe where config names none */
 
 struct feed_server_config {
 	const char *path;   /* of the socket; mode 0600 */
@@ -27,7 +30,8 @@ struct feed_server_config {
 	/* Call feed_snapshot_vm for each VM. */
 	void (*snapshot)(struct feed_server *s, void *ctx);
 	void *ctx;
-	/* A user beside root and ours who may subscribe (vminfod's own); the socket becomes his. */
+	/* A user beside root and ours who may subscribe (vminfod's own); the socket becomes his.
+	 * Without: as root, FEED_READER where there is such a user. */
 	bool has_reader;
 	uid_t reader;
 };

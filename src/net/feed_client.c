@@ -2,13 +2,16 @@
 /*
  * The taking end of a feed; see feed.h and docs/feeds.md. Connects, says hello, hands each line
  * to the owner, acknowledges once per lot what was handed over. Any fault, and any gap in the
- * numbers, ends the connection; a new one starts with a snapshot.
+ * numbers, ends the connection; a new one starts with a snapshot. While there is no server the
+ * attempts become rare, and its socket's folder is watched: an absent peer costs no wake-ups.
  */
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "api/names.h"
 #include "base/err.h"
@@ -26,8 +29,9 @@ struct feed_client {
 	sd_event *event;
 	struct feed_client_config config;
 	char *path, *name;
-	sd_event_source *io, *retry;
-	int fd;
+	sd_event_source *io, *retry, *watch;
+	int fd, watch_fd;
+	uint64_t delay_ms; /* before the next attempt */
 	struct strbuf in, out;
 	size_t scanned; /* no newline in `in` before this */
 	uint64_t seq, acked;
@@ -40,14 +44,66 @@ static void disconnect(struct feed_client *c, const char *why);
 
 static void arm_retry(struct feed_client *c)
 {
-	(void)sd_event_source_set_time_relative(c->retry, FEED_RETRY_MS * 1000);
+	uint64_t rest = c->watch ? FEED_REST_MS : FEED_BLIND_MS;
+
+	(void)sd_event_source_set_time_relative(c->retry, c->delay_ms * 1000);
 	(void)sd_event_source_set_enabled(c->retry, SD_EVENT_ONESHOT);
+	c->delay_ms = c->delay_ms * 2 < rest ? c->delay_ms * 2 : rest;
+}
+
+static void unwatch(struct feed_client *c)
+{
+	c->watch = sd_event_source_disable_unref(c->watch);
+	if (c->watch_fd >= 0)
+		(void)close(steal_fd(&c->watch_fd));
+}
+
+/* Something new in the folder; it may be the socket, and it may not listen yet. */
+static int on_watch(sd_event_source *source, int fd, uint32_t events, void *ctx)
+{
+	struct feed_client *c = ctx;
+	const char *name = strrchr(c->path, '/') + 1;
+	union {
+		struct inotify_event align;
+		char data[4096];
+	} buf;
+	ssize_t n = read(fd, &buf, sizeof(buf));
+	bool appeared = false;
+
+	for (char *p = buf.data; n > 0 && p < buf.data + n;) {
+		const struct inotify_event *ev = (const void *)p;
+
+		appeared |= ev->len && strcmp(ev->name, name) == 0;
+		p += sizeof(*ev) + ev->len;
+	}
+	if (appeared && c->fd < 0) {
+		c->delay_ms = FEED_RETRY_MS;
+		(void)sd_event_source_set_time_relative(c->retry, 0);
+		(void)sd_event_source_set_enabled(c->retry, SD_EVENT_ONESHOT);
+	}
+	return 0;
+}
+
+static void watch_folder(struct feed_client *c)
+{
+	const char *slash = strrchr(c->path, '/');
+	AUTO_FREE char *folder = NULL;
+
+	if (c->watch || !slash)
+		return;
+	folder = xstrndup(c->path, slash == c->path ? 1 : (size_t)(slash - c->path));
+	c->watch_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (c->watch_fd < 0 ||
+	    inotify_add_watch(c->watch_fd, folder, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR) < 0 ||
+	    sd_event_add_io(c->event, &c->watch, c->watch_fd, EPOLLIN, on_watch, c) < 0)
+		unwatch(c);
 }
 
 static void client_destroy(struct feed_client *c)
 {
 	(void)sd_event_source_disable_unref(c->io);
 	(void)sd_event_source_disable_unref(c->retry);
+	unwatch(c);
 	if (c->fd >= 0)
 		(void)close(c->fd);
 	strbuf_done(&c->in);
@@ -92,6 +148,8 @@ static int take_hello(struct feed_client *c, const json_t *line)
 		return -EPROTO;
 	c->seq = (uint64_t)json_get_int(line, "seq", 0);
 	c->up = true;
+	c->delay_ms = FEED_RETRY_MS;
+	unwatch(c);
 	if (c->config.link)
 		c->config.link(c->config.ctx, true);
 	return 0;
@@ -212,6 +270,8 @@ static void connect_now(struct feed_client *c)
 		json_pack("{s:s,s:b}", "hello", c->name, "confirms", (int)c->config.confirms);
 	AUTO_FREE char *text = json_text(hello);
 
+	/* Watch first, try then: whoever appears in between is seen. */
+	watch_folder(c);
 	if (sock_connect(c->path, &c->fd, NULL) < 0) {
 		c->fd = -1;
 		arm_retry(c);
@@ -247,7 +307,9 @@ int feed_client_new(sd_event *event, const struct feed_client_config *config,
 				  .config = *config,
 				  .path = xstrdup(config->path),
 				  .name = xstrdup(config->name),
-				  .fd = -1};
+				  .fd = -1,
+				  .watch_fd = -1,
+				  .delay_ms = FEED_RETRY_MS};
 	r = sd_event_add_time(event, &c->retry, CLOCK_BOOTTIME, 0, TIMER_US, on_retry, c);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(c->retry, SD_EVENT_OFF);

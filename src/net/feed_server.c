@@ -5,6 +5,7 @@
  * settled from the loop only, in the order they were made, so their deadlines are in order too.
  */
 #include <errno.h>
+#include <pwd.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -427,6 +428,17 @@ static int add_sources(struct feed_server *s)
 	return r;
 }
 
+static void find_reader(struct feed_server *s)
+{
+	const struct passwd *pw =
+		s->config.has_reader || geteuid() != 0 ? NULL : getpwnam(FEED_READER);
+
+	if (!pw)
+		return;
+	s->config.has_reader = true;
+	s->config.reader = pw->pw_uid;
+}
+
 int feed_server_new(sd_event *event, const struct feed_server_config *config,
 		    struct feed_server **ret, struct err *err)
 {
@@ -436,13 +448,14 @@ int feed_server_new(sd_event *event, const struct feed_server_config *config,
 	s->event = sd_event_ref(event);
 	s->config = *config;
 	s->waits_end = &s->waits;
+	find_reader(s);
 	r = sock_listen(config->path, 0600, &s->fd, err);
 	if (r < 0) {
 		s->fd = -1;
-	} else if (config->has_reader && config->reader != geteuid() &&
-		   chown(config->path, config->reader, (gid_t)-1) < 0) {
+	} else if (s->config.has_reader && s->config.reader != geteuid() &&
+		   chown(config->path, s->config.reader, (gid_t)-1) < 0) {
 		r = err_sys(err, errno, "cannot give '%s' to uid %u", config->path,
-			    (unsigned)config->reader);
+			    (unsigned)s->config.reader);
 	} else {
 		r = add_sources(s);
 		if (r < 0)

@@ -171,6 +171,7 @@ static void conn_closed(struct http_conn *conn)
 	if (conn->next)
 		conn->next->prev = conn->prev;
 	s->nconns--;
+	http_request_forget(conn);
 	sock_peer_done(&conn->peer);
 	free(conn);
 }

@@ -111,6 +111,8 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mhd, const cha
 				size_t *upload_size, void **con_cls);
 void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
 		       enum MHD_RequestTerminationCode how);
+/* Free a request that the library refused by itself: it never says that such a one is over. */
+void http_request_forget(struct http_conn *conn);
 /* The client of a suspended request has left, or the server ends. */
 void http_request_vanish(struct http_request *req);
 

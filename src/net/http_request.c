@@ -28,27 +28,6 @@ static void set_phase(struct http_conn *conn, enum http_phase phase)
 	conn->since_ms = clock_ms();
 }
 
-void *http_on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
-{
-	struct http_conn *conn = conn_of(mhd);
-	struct http_request *req = xcalloc(1, sizeof(*req));
-	size_t path_len = strcspn(uri, "?");
-
-	req->conn = conn;
-	req->target_len = strlen(uri);
-	if (req->target_len <= HTTP_TARGET_MAX) {
-		req->path = http_path_normal(uri, path_len);
-		req->query = xstrdup(uri[path_len] ? uri + path_len + 1 : "");
-	} else {
-		req->path = xstrdup("/");
-		req->query = xstrdup("");
-	}
-	conn->req = req;
-	if (conn->phase == HTTP_PHASE_IDLE) /* the first one counts from accept */
-		set_phase(conn, HTTP_PHASE_HEAD);
-	return req;
-}
-
 static void request_free(struct http_request *req)
 {
 	http_params_done(req->params, &req->nparams);
@@ -62,6 +41,34 @@ static void request_free(struct http_request *req)
 	strbuf_done(&req->body);
 	http_drop_answer(req);
 	free(req);
+}
+
+void http_request_forget(struct http_conn *conn)
+{
+	if (conn->req)
+		request_free(steal_ptr(conn->req));
+}
+
+void *http_on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
+{
+	struct http_conn *conn = conn_of(mhd);
+	struct http_request *req = xcalloc(1, sizeof(*req));
+	size_t path_len = strcspn(uri, "?");
+
+	http_request_forget(conn);
+	req->conn = conn;
+	req->target_len = strlen(uri);
+	if (req->target_len <= HTTP_TARGET_MAX) {
+		req->path = http_path_normal(uri, path_len);
+		req->query = xstrdup(uri[path_len] ? uri + path_len + 1 : "");
+	} else {
+		req->path = xstrdup("/");
+		req->query = xstrdup("");
+	}
+	conn->req = req;
+	if (conn->phase == HTTP_PHASE_IDLE) /* the first one counts from accept */
+		set_phase(conn, HTTP_PHASE_HEAD);
+	return req;
 }
 
 static void tell_gone(struct http_request *req)

@@ -21,6 +21,7 @@
 #include "daemon/daemon.h"
 #include "net/http.h"
 #include "vminfod/cache.h"
+#include "vminfod/confine.h"
 #include "vminfod/events.h"
 #include "vminfod/routes.h"
 #include "vminfod/sources.h"
@@ -32,7 +33,16 @@
 struct settings {
 	char *etc, *socket;
 	long port; /* -1: the default */
+	struct confine_user user;
 };
+
+static int set_user(void *ctx, const char *value, struct err *err)
+{
+	struct settings *s = ctx;
+
+	replace_str(&s->user.name, NULL);
+	return confine_find_user(value, &s->user, err);
+}
 
 static int set_etc(void *ctx, const char *value, struct err *err)
 {
@@ -63,11 +73,13 @@ static const struct daemon_flag flags[] = {
 	{'s', "socket", "PATH", set_socket, "unix socket, instead of ROOT/run/vminfod.http"},
 	{'p', "port", "PORT", set_port,
 	 "TCP port at 127.0.0.1, instead of 9090 (with a root other than /: any free one)"},
+	{'u', "user", "NAME", set_user, "run as this user, keeping of root's powers only reading"},
 };
 
 struct info {
 	struct daemon_options *options;
 	const struct settings *settings;
+	const char *folder; /* of the sockets */
 	sd_event *event;
 	char *lock_path, *addr_path;
 	bool has_socket, has_addr;
@@ -164,6 +176,9 @@ static int serve(struct info *info, struct err *err)
 	r = listen_all(info, err);
 	if (r < 0)
 		return r;
+	r = confine(&info->settings->user, info->folder, err);
+	if (r < 0)
+		return r;
 	log_info("serving vms=%zu root=%s", cache_count(info->of.cache), config.paths->root);
 	daemon_ready();
 	r = sd_event_loop(info->event);
@@ -195,6 +210,7 @@ static int run(struct daemon_options *o, const struct settings *s, struct err *e
 	AUTO_FREE char *folder = run_folder(&o->paths);
 	struct info info = {.options = o,
 			    .settings = s,
+			    .folder = folder,
 			    .lock_path = path_join(folder, "vminfod.pid"),
 			    .addr_path = o->paths.vminfod_addr,
 			    .of = {.started_us = clock_us()}};
@@ -225,10 +241,19 @@ int main(int argc, char **argv)
 	struct daemon_options o = {.program = "vminfod"};
 	struct settings s = {.port = -1};
 	struct err err = {0};
-	int r = daemon_options(&o, argc, argv, flags, ARRAY_SIZE(flags), &s);
+	int r;
 
-	if (r <= 0)
+	if (argc == 2 && str_eq(argv[1], "--routes")) {
+		http_routes_print(stdout, vminfod_routes, VMINFOD_ROUTES);
+		return EXIT_OK;
+	}
+	r = daemon_options(&o, argc, argv, flags, ARRAY_SIZE(flags), &s);
+
+	if (r <= 0) {
+		daemon_options_done(&o);
+		free(s.user.name);
 		return r == 0 ? EXIT_OK : EXIT_USAGE;
+	}
 	override(&o.paths.etc, &s.etc);
 	override(&o.paths.vminfod, &s.socket);
 	r = daemon_detach(&o, &err);
@@ -237,5 +262,6 @@ int main(int argc, char **argv)
 	if (r < 0)
 		(void)fprintf(stderr, "vminfod: %s\n", err_text(&err, r));
 	daemon_options_done(&o);
+	free(s.user.name);
 	return r < 0 ? EXIT_FAILED : EXIT_OK;
 }

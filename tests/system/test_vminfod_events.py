@@ -117,6 +117,7 @@ def test_server_side_filter(cold):
         cold.write_definition("web1", body(uuid=OTHER, more='hostname = "a";'))
         cold.write_definition("web0", body(more='hostname = "b";'))
         cold.write_definition("web1", body(uuid=OTHER, more='nic net0 { bridge = user; }'))
+        assert len(cold.vm(OTHER)["nics"]) == 1  # two writes may else become one record
         cold.write_definition("web1", body(200, uuid=OTHER))
         cold.write_definition("web0", body(201))
         for events in (one, ram, all_of_it):
