@@ -36,9 +36,9 @@ struct vm *vm_from_payload(const json_t *payload, struct problems *p);
 
 /*
  * The finished VM an object of vm_to_json (vminfod's /vms) tells of; members that are not of the
- * definition are passed over. What readers are not shown (secrets, BY_HAND members with SHOW_NEVER)
- * is missing, and so is the place of NICs without a name in an array of a file. An update gives
- * the same changes as the VM itself otherwise. data_dir as in vm_finish. Returns a VM in any case, like vm_from_payload.
+ * definition are passed over. What readers are not shown (secrets) is missing, and so is the place
+ * of NICs without a name in an array of a file; else an update gives the same changes as for the
+ * VM itself. data_dir as in vm_finish. Returns a VM in any case, like vm_from_payload.
  */
 struct vm *vm_from_object(const json_t *object, const char *data_dir, struct problems *p);
 

@@ -115,6 +115,7 @@ def test_why_and_bundle(suite):
     uuid = make(suite, plain("web0", vnc_password=SECRET[:8], internal_metadata={"x": SECRET}))
     suite.vmstatedctl("start", "web0")
     assert "state: running" in suite.vmadm("why", "web0").stdout
+    assert suite.vm(uuid)["accel_in_use"] == "tcg"
     suite.vmadm("bundle", "web0")
     suite.vmadm("bundle", "web0", check=5)  # it is there
     suite.vmadm("stop", "-F", "web0")
