@@ -172,6 +172,8 @@ static int serve(struct info *info, struct err *err)
 	if (r < 0)
 		return r;
 	cache_start(info->of.cache);
+	info->of.event = info->event;
+	info->of.vmadmd = info->options->paths.vmadmd;
 	info->of.hub = hub_new(info->event, info->of.cache);
 	r = listen_all(info, err);
 	if (r < 0)

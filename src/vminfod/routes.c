@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -14,6 +15,7 @@
 #include "vminfod/cache.h"
 #include "vminfod/events.h"
 #include "vminfod/filter.h"
+#include "vminfod/metrics.h"
 #include "vminfod/record.h"
 #include "vminfod/sources.h"
 
@@ -151,6 +153,11 @@ static void get_events(struct http_request *req, void *ctx)
 		hub_subscribe(of->hub, req, &who, &wish);
 }
 
+static void get_metrics(struct http_request *req, void *ctx)
+{
+	metrics_reply(req, ctx);
+}
+
 /* The first part of a path decides; what follows it is not looked at. */
 const struct http_route vminfod_routes[VMINFOD_ROUTES] = {
 	{"GET", "/ping", get_ping, true, "Whether vminfod is there."},
@@ -164,12 +171,22 @@ const struct http_route vminfod_routes[VMINFOD_ROUTES] = {
 	{"GET", "/events", get_events, true,
 	 "The stream of changes; heartbeat=SECONDS, seq=1, since=BOOT:SEQ, cause=1, uuid=U,U, "
 	 "path=P,P."},
+	{"GET", "/metrics", get_metrics, true,
+	 "Prometheus: states, counters with their age, this daemon."},
 	{"GET", "/events/..", get_events, true, "The same."},
 };
 
 void routes_before(void *ctx)
 {
-	sources_sync(((struct status_of *)ctx)->sources);
+	struct status_of *of = ctx;
+	uint64_t start = clock_us(), took;
+
+	sources_sync(of->sources);
+	took = clock_us() - start;
+	of->requests++;
+	of->sync_us += took;
+	if (took > of->sync_max_us)
+		of->sync_max_us = took;
 }
 
 void routes_fallback(struct http_request *req, void *ctx)

@@ -8,7 +8,7 @@
 #include "net/http.h"
 #include "vminfod/status.h"
 
-#define VMINFOD_ROUTES 9
+#define VMINFOD_ROUTES 10
 extern const struct http_route vminfod_routes[VMINFOD_ROUTES];
 
 /* Context of the handlers is struct status_of. */

@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <systemd/sd-event.h>
 
 struct cache;
 struct http_server;
@@ -17,6 +18,9 @@ struct status_of {
 	struct sources *sources;
 	struct http_server *http;
 	uint64_t started_us;
+	sd_event *event;
+	const char *vmadmd;                      /* its control socket */
+	uint64_t requests, sync_us, sync_max_us; /* what requests waited for queued events */
 };
 
 /* full: also refreshLog and fswatcher. The caller owns it. Source: smartos facts, section 3.4. */

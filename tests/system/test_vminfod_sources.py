@@ -4,6 +4,8 @@
 import json
 import os
 import signal
+import socket
+import threading
 
 import drover
 import pytest
@@ -136,3 +138,71 @@ def test_unreadable_disk_is_unknown(cold):
     assert "disks" in vm["unknown"]
     image.write_bytes(b"x" * 4096)
     assert "disks" not in cold.vm(UUID).get("unknown", {})
+
+
+def metrics(suite):
+    """{name with labels: value} of /metrics, whose form is checked."""
+    reply = suite.http("vminfod", "GET", "/metrics")
+    assert reply.status == 200 and reply.headers["Content-Type"].startswith("text/plain")
+    found, types = {}, {}
+    for line in reply.body.decode().splitlines():
+        if line.startswith("#"):
+            kind, name = line.split()[1:3]
+            types.setdefault(name, []).append(kind)
+            continue
+        key, value = line.rsplit(" ", 1)
+        assert key not in found and types[key.split("{")[0]] == ["HELP", "TYPE"], line
+        found[key] = float(value)
+    return found
+
+
+STATS = {"vms": [{"uuid": UUID, "age_ms": 1500,
+                  "cpu": {"time_ns": 2500000000, "vcpus": [{"time_ns": 10}, {"time_ns": 20}]},
+                  "memory": {"rss_bytes": 4096},
+                  "block": [{"device": "disk\"0", "rd_bytes": 7, "wr_bytes": 8}],
+                  "net": [{"device": "tap0", "rx_bytes": 9, "tx_bytes": 10}]}]}
+
+
+class FakeVmadmd(threading.Thread):
+    """Answers each connection with the next of some texts, None: not at all."""
+
+    def __init__(self, suite, answers):
+        super().__init__(daemon=True)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(suite.root / "run/vmadmd.http"))
+        self.listener.listen(5)
+        self.answers = answers
+        self.start()
+
+    def run(self):
+        kept = []
+        for answer in self.answers:
+            peer, _ = self.listener.accept()
+            kept.append(peer)
+            peer.recv(65536)
+            if answer is not None:
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" %
+                             (len(answer), answer.encode()))
+
+
+def test_metrics(cold):
+    cold.write_definition("web0", body())
+    cold.start("vminfod")
+    alone = metrics(cold)
+    assert alone[f'drover_vm_state{{uuid="{UUID}",alias="web0",state="unknown"}}'] == 1
+    assert alone["drover_vms"] == 1 and alone["drover_vm_stats_up"] == 0
+    assert alone['drover_feed_connected{daemon="vmadmd"}'] == 0
+    assert alone["drover_lost_events_total"] == 0 and alone["drover_listeners"] == 0
+    FakeVmadmd(cold, [json.dumps(STATS), "nonsense", '{"vms":5}', None])
+    told = metrics(cold)
+    label = f'uuid="{UUID}"'
+    for name, value in ((f"vm_stats_age_seconds{{{label}}}", 1.5),
+                        (f"vm_cpu_seconds_total{{{label}}}", 2.5),
+                        (f'vm_vcpu_seconds_total{{{label},vcpu="1"}}', 2e-8),
+                        (f"vm_memory_rss_bytes{{{label}}}", 4096),
+                        (f'vm_block_written_bytes_total{{{label},device="disk\\"0"}}', 8),
+                        (f'vm_net_received_bytes_total{{{label},device="tap0"}}', 9),
+                        ("vm_stats_up", 1)):
+        assert told[f"drover_{name}"] == pytest.approx(value), name
+    for _ in range(3):  # two that make no sense, one that never comes
+        assert metrics(cold)["drover_vm_stats_up"] == 0
