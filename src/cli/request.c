@@ -65,6 +65,16 @@ int request_open(const struct cli *cli, enum peer peer, const char *agent, struc
 	return EXIT_UNREACHABLE;
 }
 
+bool request_reachable(const struct cli *cli, enum peer peer)
+{
+	struct client c;
+
+	if (client_open(&c, peer_path(cli, peer), NULL, 0, NULL) < 0)
+		return false;
+	client_close(&c);
+	return true;
+}
+
 static int limit_of(const struct cli *cli, const struct request *rq)
 {
 	return cli->timeout_ms >= 0 ? cli->timeout_ms : rq->limit_ms;

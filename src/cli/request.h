@@ -34,6 +34,9 @@ char *request_name_vmadm(void);
 int request_open(const struct cli *cli, enum peer peer, const char *agent, struct client *ret,
 		 struct err *err);
 
+/* Whether the daemon listens now; request_open waits a while for one that is starting anew. */
+bool request_reachable(const struct cli *cli, enum peer peer);
+
 struct request {
 	enum peer peer;
 	const char *method;

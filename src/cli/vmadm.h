@@ -37,6 +37,7 @@ int cmd_info(struct cli *cli);
 int cmd_console(struct cli *cli);
 int cmd_events(struct cli *cli);
 int cmd_completion(struct cli *cli);
+/* vmadm_help.c */
 int cmd_help(struct cli *cli);
 /* vmadm_list.c */
 extern const struct cli_option list_options[], lookup_options[];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmadm's commands that show something: info, console, events, help; see vmadm.h. */
+/* vmadm's commands that show something: info, console, events, completion; see vmadm.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,6 @@
 #include "cli/find.h"
 #include "cli/request.h"
 #include "cli/vmadm.h"
-#include "model/props.h"
 
 #define COMPLETION_LIMIT_MS 1000 /* somebody has pressed a key */
 
@@ -105,7 +104,7 @@ static void known_vms(struct cli *cli, char **ret_text, struct slice *ret_vms)
 			     .limit_ms = COMPLETION_LIMIT_MS};
 	struct client_reply reply;
 
-	if (request_run(cli, &rq, &reply, NULL))
+	if (!request_reachable(cli, PEER_VMINFOD) || request_run(cli, &rq, &reply, NULL))
 		return;
 	*ret_vms = js_value(reply.body, reply.len);
 	*ret_text = steal_ptr(reply.body);
@@ -114,72 +113,4 @@ static void known_vms(struct cli *cli, char **ret_text, struct slice *ret_vms)
 int cmd_completion(struct cli *cli)
 {
 	return completion_run(cli, known_vms);
-}
-
-/* --- help --- */
-
-static const char *const type_names[] = {
-	[PROP_STR] = "string",        [PROP_BOOL] = "boolean",
-	[PROP_U32] = "number",        [PROP_I32] = "number",
-	[PROP_U64] = "number",        [PROP_MS] = "duration",
-	[PROP_ENUM] = "one of",       [PROP_LIST] = "list",
-	[PROP_MAP] = "map",           [PROP_DISKS] = "list of disks",
-	[PROP_NICS] = "list of nics", [PROP_CONSOLES] = "list of consoles",
-	[PROP_RUNTIME] = "shown",
-};
-
-/* When a property may be set, in words. */
-static const struct {
-	unsigned flag;
-	const char *word;
-} set_words[] = {
-	{ON_CREATE, "create"},  {ON_UPDATE, "update"},
-	{LIVE, "live"},         {NEEDS_RESTART, "at next start"},
-	{BY_HAND, "file only"}, {PAYLOAD_ONLY, "not stored"},
-};
-
-static void put_property(const struct prop *row)
-{
-	AUTO_STRBUF struct strbuf sb = {0};
-	const char *sep = "";
-
-	strbuf_printf(&sb, "  %s  (%s", row->name, type_names[row->type]);
-	for (size_t i = 0; row->type == PROP_ENUM && i < row->nnames; i++)
-		strbuf_printf(&sb, "%s%s", i ? ", " : " ", row->names[i]);
-	if (row->unit)
-		strbuf_printf(&sb, ", %s", row->unit);
-	strbuf_puts(&sb, row->set ? "; " : "");
-	for (size_t i = 0; i < ARRAY_SIZE(set_words); i++) {
-		if (!(row->set & set_words[i].flag))
-			continue;
-		strbuf_printf(&sb, "%s%s", sep, set_words[i].word);
-		sep = ", ";
-	}
-	strbuf_putc(&sb, ')');
-	if (row->ucl)
-		strbuf_printf(&sb, "  in files also: %s", row->ucl);
-	strbuf_printf(&sb, "\n      %s\n", row->doc);
-	cli_put(sb.data, sb.len);
-}
-
-static int help_properties(void)
-{
-	static const struct prop_table *const tables[] = {&vm_props, &disk_props, &nic_props,
-							  &console_props};
-
-	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
-		(void)printf("%sProperties of %s%s%s%s:\n", i ? "\n" : "", tables[i]->what,
-			     tables[i]->key ? " (told apart by " : "",
-			     tables[i]->key ? tables[i]->key : "", tables[i]->key ? ")" : "");
-		for (size_t j = 0; j < tables[i]->count; j++)
-			put_property(&tables[i]->rows[j]);
-	}
-	return EXIT_OK;
-}
-
-int cmd_help(struct cli *cli)
-{
-	if (cli->nargs > 0 && str_eq(cli->args[0], "properties"))
-		return help_properties();
-	return cli_help(cli);
 }

@@ -328,7 +328,7 @@ static void known_vms(struct cli *cli, char **ret_text, struct slice *ret_vms)
 	struct client_reply reply;
 
 	ctl_socket(cli);
-	if (request_run(cli, &rq, &reply, NULL))
+	if (!request_reachable(cli, PEER_VMSTATED) || request_run(cli, &rq, &reply, NULL))
 		return;
 	*ret_vms = js_member(js_value(reply.body, reply.len), "vms");
 	*ret_text = steal_ptr(reply.body);

@@ -31,7 +31,7 @@ static const struct prop rows[] = {
 	  .source = "vmadm(8), zonename", .doc = "Always the uuid." },
 	{ RUNTIME("brand"), .set = ON_CREATE | PAYLOAD_ONLY, .show = SHOW_ALWAYS, .column = "BRAND",
 	  .width = 14, .compute = compute_brand, .source = "vmadm(8), brand",
-	  .doc = "Always \"kvm\", whatever the accelerator; required in a create payload." },
+	  .doc = "Always \"kvm\", whatever the accelerator; may be left out of a payload." },
 	{ STR("alias", alias), .set = CU_LIVE, .show = SHOW_SET, .column = "ALIAS", .width = 10,
 	  .max = 256, .source = "vmadm(8), alias; design, section 4",
 	  .doc = "Free text for people, not unique; the name when not given." },

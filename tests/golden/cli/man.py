@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 The manuals of the tools name every command and alias that the tools' own help names, their
-synopsis is the one of the tables (REWRITE_GOLDEN=1 writes it anew), and mandoc has nothing to say
-about them. Usage: man.py BUILD/src/cli MAN. Speaks TAP.
+synopsis and properties are those of the tables (REWRITE_GOLDEN=1 writes them anew), and mandoc has
+nothing to say about them. Usage: man.py BUILD/src/cli MAN. Speaks TAP.
 """
 import os
 import pathlib
@@ -11,6 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
+
+
+PARTS = {"vmadm": ["synopsis", "properties-mdoc"], "vminfo": ["synopsis"],
+         "vmstatedctl": ["synopsis"]}
 
 
 def commands(tool):
@@ -24,22 +28,22 @@ def commands(tool):
                 yield also[1]
 
 
-def synopsis(tool, page):
+def generated(tool, page, part):
     """The part between the marks is what the tool says now."""
-    said = subprocess.run([tool, "help", "synopsis"], capture_output=True, text=True,
-                          check=True).stdout
-    head, begin, rest = page.read_text().partition('.\\" generated: begin\n')
+    said = subprocess.run([tool, "help", part], capture_output=True, text=True, check=True).stdout
+    head, begin, rest = page.read_text().partition(f'.\\" generated: {part}\n')
     old, end, tail = rest.partition('.\\" generated: end\n')
     if not begin or not end:
-        yield f"{page.name} has no generated synopsis"
+        yield f"{page.name} has no generated {part}"
     elif old != said and os.environ.get("REWRITE_GOLDEN"):
         page.write_text(head + begin + said + end + tail)
     elif old != said:
-        yield f"the synopsis of {page.name} is not what the tool says; rewrite it: REWRITE_GOLDEN=1"
+        yield f"{part} of {page.name} is not what the tool says; rewrite it: REWRITE_GOLDEN=1"
 
 
 def problems(tool, page):
-    yield from synopsis(tool, page)
+    for part in PARTS[tool.name]:
+        yield from generated(tool, page, part)
     text = page.read_text()
     for word in commands(tool):
         if not re.search(rf"^\.(It|Cm|Ic).* ?(Cm|Ic)? ?\b{word}\b", text, re.M):
