@@ -23,6 +23,18 @@
 
 #define LAUNCH_MS 60000u /* until QEMU's first answer; a host under load starts many at once */
 
+void guest_remove_sockets(struct guest *g)
+{
+	static const char *const names[] = {"vm.mon",  "vm.qmp", "vm.ttya",
+					    "vm.ttyb", "vm.vnc", "events.in"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, names[i]);
+
+		(void)unlink(path);
+	}
+}
+
 void launch_failed(struct guest *g, const struct err *err)
 {
 	g->end = (struct last_exit){
@@ -32,6 +44,7 @@ void launch_failed(struct guest *g, const struct err *err)
 	guestlog_printf(g, "vmstated", "not started: %s", err->msg);
 	guest_save_exit(g);
 	guest_launch_cleanup(g);
+	guest_remove_sockets(g);
 	(void)guest_dispatch(g, EV_EXIT, NULL);
 }
 

@@ -56,6 +56,8 @@ void guest_launch(struct guest *g);
 void launch_process(struct guest *g);
 void launch_failed(struct guest *g, const struct err *err);
 void guest_launch_cleanup(struct guest *g);
+/* QEMU is gone: so are the sockets and the FIFO it was reached by. */
+void guest_remove_sockets(struct guest *g);
 int guest_watch_qemu(struct guest *g, pid_t pid, uint64_t start, struct err *err);
 
 /* --- monitor.c --- */

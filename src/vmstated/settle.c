@@ -153,6 +153,7 @@ static void qemu_gone(struct guest *g)
 	monitor_close(g);
 	console_close(g);
 	guest_launch_cleanup(g);
+	guest_remove_sockets(g);
 	timer_stop(g->launch_timer);
 	timer_stop(g->ready_timer);
 	timer_stop(g->stop_timer);
