@@ -147,3 +147,12 @@ def log_of(suite, name):
 def start_time(pid):
     with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
         return stat.read().rsplit(")", 1)[1].split()[19]
+
+
+def wait_ended(suite, name, seconds=20):
+    """Wait until the guest's process is gone and all hooks of its end are through."""
+    def ended(data):
+        state = json.loads(data) if data else {}
+        return state.get("settled") is True and not state.get("pid") and state["state"] in REST
+    drover.wait_file(suite.run_dir(vm(suite, name)["uuid"]) / "vmstated.state", ended, seconds,
+                     f"{name} at its end")
