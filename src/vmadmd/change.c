@@ -24,6 +24,7 @@
 #include "vmadmd/auth.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/worker.h"
 
 #define GRACE_STEP_MS 20u
 

@@ -25,6 +25,7 @@
 #include "qemu/image.h"
 #include "vmadmd/change.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/worker.h"
 
 #define MIB          (1u << 20)
 #define IMAGE_MS     600000u /* qemu-img copying a raw image takes its time */

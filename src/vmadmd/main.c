@@ -23,7 +23,9 @@
 #include "store/write.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
+#include "vmadmd/worker.h"
 
 #define PROGRAM     "vmadmd"
 #define SCAN_MS     10000u

@@ -16,6 +16,7 @@
 #include "vmadmd/auth.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 
 static void handle_ping(struct http_request *req, void *ctx)

@@ -35,6 +35,10 @@
 #define SAMPLE_MS 1000u
 #define PROC_MAX  4096u
 
+#define STAT_UTIME 14 /* fields of /proc/PID/stat, proc(5) */
+#define STAT_STIME 15
+#define STAT_RSS   24
+
 struct waiter {
 	struct stats *s;
 	struct http_request *req; /* NULL: the client left */
@@ -194,24 +198,29 @@ static char *proc_read(char *buf, size_t size, const char *path)
 	return n > 0 ? buf : NULL;
 }
 
+/* Field n of a stat file, counted from 1 as proc(5) does; rest begins behind the name's ")". */
+static int64_t stat_field(const char *rest, unsigned n)
+{
+	for (unsigned at = 2; at < n && rest; at++) {
+		rest = strchr(rest, ' ');
+		rest = rest ? rest + 1 : NULL;
+	}
+	return rest ? strtoll(rest, NULL, 10) : 0;
+}
+
 /* utime + stime of a stat file in nanoseconds, -1 when it cannot be read; *ret_rss in bytes. */
 static int64_t stat_read(const char *path, int64_t *ret_rss)
 {
 	char buf[PROC_MAX];
-	unsigned long long utime, stime;
-	long long rss;
 	const char *at = proc_read(buf, sizeof(buf), path);
 	int64_t tick = INT64_C(1000000000) / sysconf(_SC_CLK_TCK);
 
 	at = at ? strrchr(at, ')') : NULL;
-	if (!at || sscanf(at + 1,
-			  " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d "
-			  "%*d %*d %*d %*u %*u %lld",
-			  &utime, &stime, &rss) != 3)
+	if (!at)
 		return -1;
 	if (ret_rss)
-		*ret_rss = rss * sysconf(_SC_PAGESIZE);
-	return (int64_t)(utime + stime) * tick;
+		*ret_rss = stat_field(at, STAT_RSS) * sysconf(_SC_PAGESIZE);
+	return (stat_field(at, STAT_UTIME) + stat_field(at, STAT_STIME)) * tick;
 }
 
 static void put_process(json_t *out, const struct guest *g, const struct guest_stats *st)

@@ -9,6 +9,8 @@
 #include <sys/types.h>
 
 struct guest;
+struct http_request;
+struct vmadmd;
 
 #define STATS_VCPUS_MAX 256
 
@@ -23,3 +25,6 @@ struct guest_stats {
 };
 
 void guest_stats_free(struct guest *g);
+
+void handle_stats(struct http_request *req, void *ctx);
+void stats_free(struct vmadmd *d);

@@ -116,22 +116,6 @@ void change_update(struct vmadmd *d, const char *uuid, json_t *payload, const st
 		   change_done done, void *ctx);
 void change_free_all(struct vmadmd *d);
 
-/* --- stats.c --- */
-void handle_stats(struct http_request *req, void *ctx);
-void stats_free(struct vmadmd *d);
-
-/* --- worker.c: work that waits for a disk, in a process of its own --- */
-/* Runs in a fork: what it changes in memory is lost, r and err come back. */
-typedef int (*worker_fn)(void *arg, struct err *err);
-typedef void (*worker_done)(void *ctx, int r, const struct err *err);
-/* done runs once, from the loop; *ret is dead then. Only workers_finish ends it early. */
-int worker_run(struct vmadmd *d, worker_fn fn, void *arg, worker_done done, void *ctx,
-	       struct worker **ret, struct err *err);
-/* At our start: wait for one a killed vmadmd left in its last system call. */
-int workers_await(const struct vmadmd *d, struct err *err);
-/* At our end: let them finish; their done does not run. */
-void workers_finish(struct vmadmd *d);
-
 /* --- marks.c: what must be tidied up when we were killed in a change --- */
 enum mark { MARK_CREATE, MARK_UPDATE, MARK_DELETE };
 #define MARK_COUNT 3

@@ -6,6 +6,8 @@
  * It dies with us. Since it may be in the middle of one last system call then, it holds a lock
  * that our next start waits for before it tidies up.
  */
+#include "vmadmd/worker.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

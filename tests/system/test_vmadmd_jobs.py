@@ -8,7 +8,7 @@ import pwd
 
 import drover
 import pytest
-from test_vmadmd import call, create, message, nothing_left, whole_or_gone
+from test_vmadmd import ask_as, call, create, message, nothing_left, whole_or_gone
 
 # Makes disk0 only when the gate is open: holds a shared lock against the test's exclusive one.
 GATED_QEMU_IMG = """#!/bin/sh
@@ -158,6 +158,49 @@ def test_failed_job(cold, tmp_path):
     reply = cold.http("vmadmd", "POST", "/vms?wait=0", {"brand": "kvm", "ram": "much"})
     assert reply.status == 400
     assert len(call(cold, "GET", "/jobs").json()["jobs"]) == 1 and nothing_left(cold) == []
+
+
+def test_a_slow_disk_holds_up_nobody(cold):
+    """While a change waits for its disk, others are served; its answer comes when it is written.
+    The process that writes waits for a lock of ours in place of a disk."""
+    cold.start("vmadmd")
+    uuid = create(cold, cold.payload("web0"))["uuid"]
+    lock = os.open(cold.root / "run/vmadmd.worker", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    asking = drover.UnixHTTPConnection(cold.socket("vmadmd"), 20)
+    asking.request("PUT", f"/vm/{uuid}", json.dumps({"ram": 200}))
+    for _ in range(20):
+        assert call(cold, "GET", "/ping").json() == {"ping": "pong"}
+    assert not drover.wait_readable(asking.sock, drover.Deadline(0.3))
+    assert "ram = 128" in (cold.etc / uuid / "config").read_text()
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    assert asking.getresponse().status == 200
+    assert "ram = 200" in (cold.etc / uuid / "config").read_text()
+    asking.close()
+    # Killed while it waits: the next start waits for the process that writes, then serves.
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    asking = drover.UnixHTTPConnection(cold.socket("vmadmd"), 20)
+    asking.request("PUT", f"/vm/{uuid}", json.dumps({"ram": 300}))
+    assert not drover.wait_readable(asking.sock, drover.Deadline(0.3))
+    cold.kill9("vmadmd")
+    asking.close()
+    os.close(lock)
+    cold.start("vmadmd")
+    assert "ram = 200" in (cold.etc / uuid / "config").read_text()
+
+
+@pytest.mark.root
+def test_who_may_see(cold):
+    """Counters of what one may ask about; jobs of one's own."""
+    cold.start("vmadmd", arguments=["--feed-user", "daemon"])
+    made = begin(cold)
+    ended(cold, made["job"])
+    stranger, reader = 64321, pwd.getpwnam("daemon").pw_uid
+    for uid in (stranger, reader):
+        assert ask_as(cold, uid, "GET", "/stats") == (200, '{"vms":[]}')
+        assert ask_as(cold, uid, "GET", "/jobs") == (200, '{"jobs":[]}')
+    status, body = ask_as(cold, stranger, "DELETE", f"/jobs/{made['job']}")
+    assert status == 403 and "another's" in body
 
 
 # --- autoboot where things go wrong ---

@@ -156,3 +156,32 @@ def test_stuck_viewer(suite):
     for sock in silent:
         sock.close()
     view(suite, uuid).__exit__()
+
+
+FBUF = """name=boxed
+memory.size=64M
+cpus=1
+pci.0.0.0.device=hostbridge
+pci.0.5.0.device=fbuf
+pci.0.5.0.tcp=127.0.0.1:{port}
+pci.0.5.0.password=boxed1
+pci.0.31.0.device=lpc
+"""
+
+
+def test_configfile(suite):
+    """A bhyve_config file's frame buffer is served at its address, behind its password."""
+    port = free_port()
+    folder = suite.etc / "boxed"
+    folder.mkdir()
+    (folder / "bhyve.conf").write_text(FBUF.format(port=port))
+    (folder / "bhyve.conf").chmod(0o600)
+    suite.write_definition("boxed", f'configfile = "{folder}/bhyve.conf"; accel = tcg; '
+                                    'autoboot = false;')
+    act(suite, "boxed", "start&wait=1")
+    assert vnc_of(suite, "boxed") == {"host": "127.0.0.1", "port": port, "password": "boxed1",
+                                      "display": port - 5900}
+    with pytest.raises(rfb.Refused):
+        view(suite, "boxed")
+    with view(suite, "boxed", "boxed1") as viewer:
+        assert viewer.picture()[0] >= 640

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Work that waits for a disk, in a process of its own; see worker.c. */
+#pragma once
+
+struct err;
+struct vmadmd;
+struct worker;
+
+/* Runs in a fork: what it changes in memory is lost, r and err come back. */
+typedef int (*worker_fn)(void *arg, struct err *err);
+typedef void (*worker_done)(void *ctx, int r, const struct err *err);
+/* done runs once, from the loop; *ret is dead then. Only workers_finish ends it early. */
+int worker_run(struct vmadmd *d, worker_fn fn, void *arg, worker_done done, void *ctx,
+	       struct worker **ret, struct err *err);
+/* At our start: wait for one a killed vmadmd left in its last system call. */
+int workers_await(const struct vmadmd *d, struct err *err);
+/* At our end: let them finish; their done does not run. */
+void workers_finish(struct vmadmd *d);
