@@ -37,7 +37,7 @@ static const struct command commands[] = {
 	  "Ask the guest to power off; it is forced when its time is over." },
 	{ "reboot", NULL, cmd_reboot, 1, 1, cli_stop_options, false, "VM [-F] [-t SEC]",
 	  "Stop and start; with -F reset the machine in place." },
-	{ "delete", "destroy", cmd_delete, 1, 1, NULL, false, "VM",
+	{ "delete", "destroy", cmd_delete, 1, 1, delete_options, false, "[--dry-run] VM",
 	  "Stop a VM and remove its definition and its disks." },
 	{ "info", NULL, cmd_info, 1, CLI_ANY, NULL, false, "VM [TYPE ...]",
 	  "Print what the running machine says of itself, as JSON. Types: all, block, blockstats, "

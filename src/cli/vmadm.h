@@ -17,6 +17,8 @@ extern const struct cli_option change_options[]; /* -f, --dry-run */
 int cmd_validate(struct cli *cli);
 int cmd_diff(struct cli *cli);
 int dry_create(struct cli *cli, const char *payload);
+extern const struct cli_option delete_options[]; /* --dry-run */
+int dry_delete(struct cli *cli, const char *id);
 int dry_update(struct cli *cli, const char *id, const char *payload);
 /* vmadm_edit.c */
 int cmd_edit(struct cli *cli);

@@ -25,6 +25,10 @@ const struct cli_option change_options[] = {
 	{ OPT_DRY_RUN, 0, "dry-run", NULL, "print what would be, change nothing" },
 	{ 0 },
 };
+const struct cli_option delete_options[] = {
+	{ OPT_DRY_RUN, 0, "dry-run", NULL, "print what would be, change nothing" },
+	{ 0 },
+};
 /* clang-format on */
 
 static json_t *parsed(const char *payload)
@@ -297,4 +301,47 @@ int dry_create(struct cli *cli, const char *payload)
 	cli_put_json(js_value(text, strlen(text)));
 	(void)cli_flush();
 	return cli_fail(EXIT_OK, "Dry run: no VM was made");
+}
+
+/* "WORD: PATH" with control characters escaped. */
+static void put_fate(struct strbuf *sb, const char *word, const char *path)
+{
+	strbuf_printf(sb, "%s: ", word);
+	strbuf_put_escaped(sb, path);
+	strbuf_putc(sb, '\n');
+}
+
+int dry_delete(struct cli *cli, const char *id)
+{
+	static const char *const guards[] = {"indestructible_zoneroot", "indestructible_delegated"};
+	AUTO_STRBUF struct strbuf sb = {0};
+	AUTO_FREE char *within = NULL;
+	AUTO_JSON json_t *now = NULL;
+	const char *state, *data;
+	json_t *disk;
+	size_t i;
+	int code = now_fetch(cli, id, &now);
+
+	if (code)
+		return code;
+	for (i = 0; i < ARRAY_SIZE(guards); i++)
+		if (json_get_bool(now, guards[i], false))
+			return cli_fail(EXIT_CONFLICT,
+					"Failed to delete VM %s: %s is set, cannot delete", id,
+					guards[i]);
+	state = json_get_str(now, "state", "unknown");
+	data = json_get_str(now, "zonepath", "");
+	if (!str_eq(state, "stopped"))
+		put_fate(&sb, "stop by force, as it is", state);
+	put_fate(&sb, "remove the definition of", json_get_str(now, "name", id));
+	put_fate(&sb, "remove with all in it", data);
+	within = xasprintf("%s/", data);
+	json_array_foreach (json_object_get(now, "disks"), i, disk) {
+		const char *path = json_get_str(disk, "path", "");
+
+		put_fate(&sb, str_starts(path, within) ? "remove disk" : "keep disk", path);
+	}
+	cli_put(sb.data, sb.len);
+	(void)cli_flush();
+	return cli_fail(EXIT_OK, "Dry run: VM %s was not deleted", json_get_str(now, "uuid", id));
 }

@@ -97,8 +97,11 @@ int cmd_delete(struct cli *cli)
 		.peer = PEER_VMADMD, .method = "DELETE", .target = target, .limit_ms = NO_LIMIT_MS};
 	struct client_reply reply;
 	struct err err = {0};
-	int code = request_run(cli, &rq, &reply, &err);
+	int code;
 
+	if (cli_flag(cli, OPT_DRY_RUN))
+		return dry_delete(cli, id);
+	code = request_run(cli, &rq, &reply, &err);
 	if (code)
 		return request_fail(code, prefix, &err);
 	uuid = request_uuid(&reply, id);

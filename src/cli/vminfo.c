@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * vminfo: what vminfod knows. Data on stdout, one line of talk on stderr.
- * Source: smartos facts 4.1, 4.6, 4.7; exit codes are those of api/status.h.
+ * Called zoneevent it is that. Source: smartos facts 4.1, 4.6, 4.7; exit codes are those of
+ * api/status.h.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include "cli/events.h"
 #include "cli/find.h"
 #include "cli/request.h"
+#include "cli/zoneevent.h"
 
 #define AGENT_NAME "Vminfod CLI"
 
@@ -316,5 +318,9 @@ static const struct tool vminfo = {
 
 int main(int argc, char **argv)
 {
+	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+
+	if (argc > 0 && str_eq(slash ? slash + 1 : argv[0], "zoneevent"))
+		return zoneevent_main(argc, argv);
 	return cli_main(&vminfo, argc, argv);
 }

@@ -49,6 +49,23 @@ def test_what_is_foretold_comes_true(suite):
         assert not suite.vmadm("diff", "web0", stdin=suite.vmadm("get", "web0").stdout).stdout
 
 
+def test_delete_removes_what_was_foretold(suite):
+    outside = suite.root / "outside.raw"
+    outside.write_bytes(bytes(1 << 20))
+    uuid = make(suite, plain("web0", disks=[{"size": 16, "model": "virtio"},
+                                            {"path": str(outside), "nocreate": True,
+                                             "model": "virtio"}]))
+    foretold = suite.vmadm("delete", "--dry-run", "web0").stdout.splitlines()
+    assert suite.vm(uuid)["state"] == "stopped"
+    suite.vmadm("delete", "web0")
+    for line in foretold:
+        fate, _, path = line.partition(": ")
+        if path.startswith("/"):
+            assert (suite.root / path).exists() == fate.startswith("keep"), line
+    assert [line.split(":")[0] for line in foretold] == [
+        "remove the definition of", "remove with all in it", "remove disk", "keep disk"]
+
+
 VALUES = {
     "ram": [64, "64", 0, -1, "1G", 99999999, "x", None, [], 64.5],
     "vcpus": [1, 4, 0, 1000, "two"],
