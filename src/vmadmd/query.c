@@ -39,6 +39,7 @@ struct info {
 	struct http_request *req; /* NULL: the client left */
 	struct guest *g;
 	char *name;
+	bool secrets;
 	struct info_query queries[INFO_TYPE_COUNT];
 	json_t *members[INFO_TYPE_COUNT];
 	size_t waiting;
@@ -127,11 +128,11 @@ static void on_gone(struct http_request *req, void *ctx)
 	((struct info *)ctx)->req = NULL;
 }
 
-static json_t *vnc_member(const struct guest *g)
+static json_t *vnc_member(const struct guest *g, bool secrets)
 {
 	json_t *out = vnc_info(g);
 
-	if (json_object_size(out) > 0 && g->vnc.password)
+	if (secrets && json_object_size(out) > 0 && g->vnc.password)
 		json_put_str(out, "password", g->vnc.password);
 	return out;
 }
@@ -141,7 +142,7 @@ static void on_vnc_settled(void *ctx)
 	struct info_query *query = ctx;
 	struct info *info = query->info;
 
-	info->members[query->type] = vnc_member(info->g);
+	info->members[query->type] = vnc_member(info->g, info->secrets);
 	if (--info->waiting == 0)
 		info_end(info);
 }
@@ -222,6 +223,7 @@ void handle_info(struct http_request *req, void *ctx)
 	info = xcalloc(1, sizeof(*info));
 	info->req = req;
 	info->g = g;
+	info->secrets = target.secrets;
 	info->name = xstrdup(target.vm ? target.vm->name : target.uuid);
 	http_on_gone(req, on_gone, info);
 	info_start(info, mask);

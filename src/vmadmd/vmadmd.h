@@ -69,8 +69,9 @@ extern const size_t vmadmd_nroutes;
 struct target {
 	char uuid[UUID_LEN + 1];
 	const struct vm
-		*vm; /* borrowed until the next catalog call; NULL: runs without definition */
-	uid_t uid;   /* of the caller */
+		*vm;  /* borrowed until the next catalog call; NULL: runs without definition */
+	uid_t uid;    /* of the caller */
+	bool secrets; /* he may see them; false only where one may look at everything */
 };
 
 /* Find the VM of ":id" and check the caller; on failure the request has been answered. */

@@ -3,12 +3,13 @@
 
 import json
 import os
+import pwd
 import signal
 import time
 
 import drover
 import pytest
-from test_vmadmd import act, call, create, message
+from test_vmadmd import act, ask_as, call, create, message
 
 NAMES = {"status": "query-status", "version": "query-version", "chardev": "query-chardev",
          "block": "query-block", "blockstats": "query-blockstats", "cpus": "query-cpus-fast",
@@ -172,3 +173,48 @@ def test_stats(suite):
             assert vms[stuck]["memory"]["rss_bytes"] > 20 << 20
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def test_spellings(cold):
+    """The manual's words and the original program's, in the query and in a form's body."""
+    uuid, = fake(cold, {}, "web0")
+    for target in (f"/vm/{uuid}?type=status", f"/vm/{uuid}/info?types=status", f"//vm/{uuid}/?types=status"):
+        assert list(call(cold, "GET", target).json()) == ["status"]
+    for name in ("reload_vnc", "reload_display"):
+        told = act(cold, uuid, name, 202)
+        assert told.body.decode() == f"Sent request to reload VNC for {uuid}"
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    reply = cold.http("vmadmd", "POST", f"/vm/{uuid}?action=nothing", "action=reset&wait=1", form)
+    assert reply.status == 200, reply
+    for bad in ("action=stop&timeout=never", "action=stop&timeout=-1", "action=stop",
+                "action=sysrq&request=", "action="):
+        reply = cold.http("vmadmd", "POST", f"/vm/{uuid}", bad, form)
+        assert reply.status == 400 and message(reply.json()), (bad, reply)
+    assert call(cold, "GET", "/vm/nobody", status=404).json()["error"]["code"] == "ENOENT"
+
+
+def test_reboot_is_forced(cold):
+    """A guest that ignores the button is forced at the deadline, and started again."""
+    uuid, = fake(cold, {"powerdown_ms": None}, "web0")
+    before = cold.vm(uuid)
+    began = time.monotonic()
+    told = act(cold, uuid, "reboot&timeout=1&wait=1").json()
+    assert told["state"] == "running" and 1 <= time.monotonic() - began < 6
+    after = cold.vm(uuid)
+    assert after["pid"] != before["pid"] and after["zoneid"] != before["zoneid"]
+    assert after["last_exit"]["cause"] == "timeout-forced"
+
+
+@pytest.mark.root
+def test_looking_without_secrets(cold):
+    """Who may look at everything sees no password, and may not act."""
+    cold.use_fake_qemu()
+    cold.start("vmstated", "vminfod")
+    cold.start("vmadmd", arguments=["--feed-user", "daemon"])
+    uuid = create(cold, cold.payload("web0", autoboot=True, vnc_password="secret",
+                                     owner="nobody"))["uuid"]
+    for user, password in (("daemon", None), ("nobody", "secret")):
+        uid = pwd.getpwnam(user).pw_uid
+        status, body = ask_as(cold, uid, "GET", f"/vm/{uuid}?type=vnc")
+        assert status == 200 and json.loads(body)["vnc"].get("password") == password
+    assert ask_as(cold, pwd.getpwnam("daemon").pw_uid, "POST", f"/vm/{uuid}?action=pause")[0] == 403

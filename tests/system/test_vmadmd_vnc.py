@@ -158,6 +158,27 @@ def test_stuck_viewer(suite):
     view(suite, uuid).__exit__()
 
 
+def test_refused_update_is_undone(suite):
+    """QEMU has the new password and the new port is open when the writing is refused: both go."""
+    port = free_port()
+    folder = suite.etc / "web0"
+    folder.mkdir()
+    (folder / "screen.conf").write_text("vnc_password = oldword;\n")
+    (folder / "screen.conf").chmod(0o644)
+    body = suite.guest(autoboot=False)
+    suite.write_definition("web0", f'{body}\n    .include "{folder}/screen.conf"')
+    act(suite, "web0", "start&wait=1")
+    before = vnc_of(suite, "web0")
+    view(suite, "web0", "oldword").__exit__()
+    reply = suite.http("vmadmd", "PUT", "/vm/web0", {"vnc_password": "newword", "vnc_port": port})
+    assert reply.status >= 400 and "screen.conf" in message(reply.json()), reply
+    assert vnc_of(suite, "web0") == before
+    refused(port)
+    with pytest.raises(rfb.Refused):
+        view(suite, "web0", "newword")
+    view(suite, "web0", "oldword").__exit__()
+
+
 FBUF = """name=boxed
 memory.size=64M
 cpus=1
