@@ -140,8 +140,7 @@ struct supervisor {
 	struct shutdown *shutdown;
 	uint64_t started_ms;
 	char boot_id[40];
-	bool autostart;
-	bool closing, serving;
+	bool autostart, closing, serving;
 	sd_event_source *catalog_source, *scan_timer, *upgrade_timer, *pulse_timer;
 	bool pulsing;
 	uid_t first_uid, last_uid; /* users for guests; 0: none */
