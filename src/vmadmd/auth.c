@@ -45,7 +45,7 @@ bool auth_may_look(const struct sock_peer *peer, uid_t reader)
 
 	if (!peer)
 		return false;
-	if (sock_peer_is_admin(peer) || peer->uid == reader)
+	if (sock_peer_is_admin(peer) || (reader != (uid_t)-1 && peer->uid == reader))
 		return true;
 	group = getgrnam(LOOK_GROUP);
 	return group && sock_peer_may(peer, UINT32_MAX, group->gr_gid);

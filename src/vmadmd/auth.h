@@ -19,5 +19,6 @@ struct vm;
 int auth_check(const struct sock_peer *peer, const struct vm *vm, bool admin_only, const char *what,
 	       struct err *err);
 
-/* May read what is no secret of every VM: admins, vminfod's user, members of the group vmadm. */
+/* May read what is no secret of every VM: admins, vminfod's user (reader, -1: none), members of the
+ * host's group vmadm. */
 bool auth_may_look(const struct sock_peer *peer, uid_t reader);

@@ -71,12 +71,25 @@ static void test_others(void **state)
 	assert_non_null(strstr(err.msg, "uid 61003"));
 }
 
+static void test_lookers(void **state)
+{
+	const struct sock_peer root = {.uid = 0}, other = {.uid = OTHER, .gid = OTHER};
+	const struct sock_peer odd = {.uid = UINT32_MAX, .gid = UINT32_MAX};
+
+	assert_true(auth_may_look(&root, (uid_t)-1));
+	assert_true(auth_may_look(&other, OTHER));
+	assert_false(auth_may_look(&other, (uid_t)-1));
+	assert_false(auth_may_look(&odd, (uid_t)-1));
+	assert_false(auth_may_look(NULL, (uid_t)-1));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_admins),
 		cmocka_unit_test(test_owner_and_group),
 		cmocka_unit_test(test_others),
+		cmocka_unit_test(test_lookers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
