@@ -34,7 +34,7 @@ static const struct why_line why_lines[] = {
 	{ "failed", { { "", NULL, FACT_FAILED } } },
 	{ "running hook", { { "", NULL, "hook" } } },
 	{ "on its way to", { { "", NULL, FACT_TRANSITION_TO } } },
-	{ "asked by", { { "", NULL, "asked_by" } } },
+	{ "last request", { { "", NULL, "asked_by" } } },
 	{ "definition", { { "", NULL, FACT_DEFINITION }, { ": ", NULL, FACT_DEFINITION_ERROR } } },
 	{ "monitor", { { "", NULL, FACT_QMP }, { " since ", NULL, "qmp_since" } } },
 	{ "running since", { { "", NULL, FACT_BOOT_TIMESTAMP } } },
@@ -43,8 +43,6 @@ static const struct why_line why_lines[] = {
 	{ "last end", { { "", FACT_LAST_EXIT, "cause" }, { ": ", FACT_LAST_EXIT, "detail" },
 			{ ", at ", FACT_LAST_EXIT, "time" }, { ", status ", FACT_LAST_EXIT, "status" },
 			{ ", signal ", FACT_LAST_EXIT, "signal" } } },
-	{ "which was asked by", { { "", FACT_LAST_EXIT, "asked_by" } } },
-	{ "after the hook", { { "", FACT_LAST_EXIT, "hook" } } },
 };
 /* clang-format on */
 

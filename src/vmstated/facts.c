@@ -134,6 +134,7 @@ json_t *guest_object(const struct guest *g)
 		json_put_str(j, "file", vm->file);
 	}
 	json_put_str(j, "hook", hook);
+	json_put_str(j, "asked_by", g->asked_by[0] ? g->asked_by : NULL);
 	(void)json_object_update(j, facts);
 	return j;
 }

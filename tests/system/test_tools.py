@@ -138,7 +138,7 @@ def test_why_and_bundle(suite):
     suite.vmadm("stop", "-F", "web0")
     why = suite.vmadm("why", "web0").stdout
     assert "state: stopped (STOPPED)" in why and "last end: " in why
-    assert "(vmadm stop, uid " in why  # the log says who
+    assert "last request: vmadm stop, uid " in why and "(vmadm stop, uid " in why
     with tarfile.open(suite.root / "web0.bundle.tar") as archive:
         texts = {m.name: archive.extractfile(m).read().decode() for m in archive}
     assert {"bundle/vm.json", "bundle/vmstated.json", "bundle/info.json", "bundle/log",
