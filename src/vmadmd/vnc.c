@@ -357,17 +357,17 @@ static int stage_listener(struct guest *g, const struct vnc_want *want, struct e
 {
 	int r;
 
-	if (want->port <= 0 ||
+	if (want->port < 0 ||
 	    (g->vnc.fd >= 0 && g->vnc.want == want->port && str_eq(g->vnc.address, want->address)))
-		return 0;
-	/* The same port at another address: ours is in the way until the change is written. */
-	if (g->vnc.fd >= 0 && g->vnc.port == want->port)
 		return 0;
 	r = sock_listen_tcp(want->address, (uint16_t)want->port, &g->vnc.staged,
 			    &g->vnc.staged_port, err);
+	/* Ours at another address may be in the way until the change is written. */
+	if (r == -EADDRINUSE && g->vnc.fd >= 0 && g->vnc.port == want->port)
+		return 0;
 	if (r < 0) {
 		err_wrap(err, r, "vnc_port");
-		return r == -EADDRINUSE ? -EEXIST : r;
+		return r == -EADDRINUSE ? -EEXIST : r == -EADDRNOTAVAIL ? -EINVAL : r;
 	}
 	g->vnc.staged_want = want->port;
 	replace_str(&g->vnc.staged_address, xstrdup(want->address));

@@ -218,3 +218,20 @@ def test_looking_without_secrets(cold):
         status, body = ask_as(cold, uid, "GET", f"/vm/{uuid}?type=vnc")
         assert status == 200 and json.loads(body)["vnc"].get("password") == password
     assert ask_as(cold, pwd.getpwnam("daemon").pw_uid, "POST", f"/vm/{uuid}?action=pause")[0] == 403
+
+
+@pytest.mark.parametrize("how, status", [
+    ({"error": {"class": "GenericError", "desc": "Could not set password"}}, 500),
+    ({"hang": True}, 500), ({"hang": True, "close": True}, 500)], ids=["refuses", "hangs", "closes"])
+def test_password_not_taken(cold, how, status):
+    """QEMU does not take a password: a clear, bounded refusal, and nothing is changed."""
+    uuid, = fake(cold, {"commands": {"qmp:set_password": how}}, "web0")
+    config = (cold.etc / uuid / "config").read_text()
+    began = time.monotonic()
+    reply = cold.http("vmadmd", "PUT", f"/vm/{uuid}", {"vnc_password": "secret", "vnc_port": 0})
+    assert reply.status == status and "vnc_password" in message(reply.json()), reply
+    assert "nothing was changed" in message(reply.json())
+    assert time.monotonic() - began < DEADLINE_S + SLACK_S
+    assert (cold.etc / uuid / "config").read_text() == config
+    assert call(cold, "GET", f"/vm/{uuid}?type=vnc").json() == {"vnc": {}}
+    assert call(cold, "PUT", f"/vm/{uuid}", {"ram": 200}).json()["changes"][0]["new"] == 200

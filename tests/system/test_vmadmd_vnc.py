@@ -99,6 +99,8 @@ def test_ports(suite, screen):
         assert "vnc_port" in message(reply) and str(taken) in message(reply)
         assert (suite.etc / screen / "config").read_text() == config
         assert vnc_of(suite, screen)["port"] == port
+    reply = call(suite, "PUT", f"/vm/{screen}", {"vnc_address": "192.0.2.1"}, 400).json()
+    assert "192.0.2.1" in message(reply) and vnc_of(suite, screen)["host"] == "127.0.0.1"
     again = create(suite, suite.payload("web1"))["uuid"]
     reply = call(suite, "PUT", f"/vm/{again}", {"vnc_port": port}, 409).json()
     assert "vnc_port" in message(reply)
