@@ -179,7 +179,7 @@ void get_log(struct http_request *req, void *ctx)
 		path = xasprintf("%s/%s.log", sup->paths.log, g->name);
 		r = file_read(path, LOG_BYTES, &text, &len, NULL, &err);
 		if (r == -ENOENT) { /* nothing was ever said */
-			text = xstrdup("");
+			err.code = 0;
 			r = 0;
 		}
 	}
@@ -187,6 +187,8 @@ void get_log(struct http_request *req, void *ctx)
 		http_reply_err(req, r, &err);
 		return;
 	}
+	if (!text)
+		text = xcalloc(1, 1);
 	part = text;
 	if (http_query(req, "boot"))
 		cut_to_boot(&part, &len, number(req, "boot", 0));
