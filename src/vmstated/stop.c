@@ -15,10 +15,11 @@
 #include "qemu/qmp.h"
 #include "vmstated/parts.h"
 
-#define AGAIN_MS 10000u /* between two presses of the button */
-#define QUIT_MS  2000u  /* for QEMU to end by itself after quit */
-#define KILL_MS  1000u  /* between further attempts */
-#define ASK_MS   5000u  /* for the answer to system_powerdown */
+#define AGAIN_MS   10000u /* between two presses of the button */
+#define MONITOR_MS 300u
+#define QUIT_MS    2000u /* for QEMU to end by itself after quit */
+#define KILL_MS    1000u /* between further attempts */
+#define ASK_MS     5000u /* for the answer to system_powerdown */
 
 static int force(sd_event_source *source, uint64_t usec, void *userdata);
 
@@ -35,15 +36,21 @@ static void force_now(struct guest *g)
 	g->forced = true;
 	if (g->pid <= 0)
 		return;
-	if (g->force_step == 0 && g->mon && qmp_is_ready(g->mon) &&
+	/* A monitor that is just being connected, by a start or by our own, gets a moment. */
+	if (g->force_step == 0 && g->mon && !qmp_is_ready(g->mon)) {
+		g->force_step = 1;
+		(void)timer_set(g->sup->event, &g->stop_timer, MONITOR_MS, force, g);
+		return;
+	}
+	if (g->force_step <= 1 && g->mon && qmp_is_ready(g->mon) &&
 	    qmp_send(g->mon, "quit", NULL, -1, QUIT_MS, NULL, NULL) == 0) {
 		log_info("vm=%s quit", g->uuid);
-		g->force_step = 1;
+		g->force_step = 2;
 		(void)timer_set(g->sup->event, &g->stop_timer, QUIT_MS, force, g);
 		return;
 	}
 	log_warn("vm=%s killed pid=%d", g->uuid, (int)g->pid);
-	g->force_step = 2;
+	g->force_step = 3;
 	if (g->qemu)
 		(void)child_kill(g->qemu, SIGKILL, false);
 	(void)timer_set(g->sup->event, &g->stop_timer, KILL_MS, force, g);
