@@ -139,7 +139,8 @@ class Viewer:
         self.take(16)
         self.name = self.take(struct.unpack(">I", self.take(4))[0]).decode()
         # 32 bits a pixel, blue first: red at 16, green at 8, blue at 0; raw only.
-        self.sock.sendall(struct.pack(">BxxxBBBBHHHBBBxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0))
+        self.sock.sendall(struct.pack(">BxxxBBBBHHHBBBxxx", 0, 32, 24, 0, 1, 255, 255, 255,
+                                      16, 8, 0))
         self.sock.sendall(struct.pack(">BxHii", 2, 2, 0, RESIZE))
 
     def ask(self, incremental=False):

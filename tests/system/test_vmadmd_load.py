@@ -37,7 +37,8 @@ def test_many_clients(cold):
 
 
 NONSENSE = [
-    b"\r\n\r\n", b"GET\r\n\r\n", b"GET /ping\r\n\r\n", b"\0\0\0\0\r\n\r\n", b"GET /ping HTTP/9.9\r\n\r\n",
+    b"\r\n\r\n", b"GET\r\n\r\n", b"GET /ping\r\n\r\n", b"\0\0\0\0\r\n\r\n",
+    b"GET /ping HTTP/9.9\r\n\r\n",
     b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /ping HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20000 + b"\r\n",
     b"POST /vms HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",

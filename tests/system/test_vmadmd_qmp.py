@@ -117,8 +117,9 @@ def test_actions_reach_qemu(cold, tmp_path):
         {}, {"error": {"class": "GenericError", "desc": "machine does not provide NMIs"}}]}}
     uuid, = fake(cold, script, "web0")
     trace.write_text("")
-    for query in ["sysrq&request=nmi", "sysrq&request=screenshot", "sysrq&request=screenshot&format=png",
-                  "pause", "resume", "send_key&keys=ctrl-alt-f2"]:
+    for query in ["sysrq&request=nmi", "sysrq&request=screenshot",
+                  "sysrq&request=screenshot&format=png", "pause", "resume",
+                  "send_key&keys=ctrl-alt-f2"]:
         act(cold, uuid, query, 202)
     seen = [(line["execute"], line["arguments"]) for line in trace_of(trace)
             if line["monitor"] == "qmp" and line["execute"] != "qmp_capabilities"]
@@ -131,7 +132,8 @@ def test_actions_reach_qemu(cold, tmp_path):
     assert "machine does not provide NMIs" in message(
         act(cold, uuid, "sysrq&request=nmi", 500).json())
     assert "no keys given" in message(act(cold, uuid, "send_key", 400).json())
-    assert "at most 16" in message(act(cold, uuid, "send_key&keys=" + "-".join("a" * 17), 400).json())
+    many = "-".join("a" * 17)
+    assert "at most 16" in message(act(cold, uuid, f"send_key&keys={many}", 400).json())
     assert "want nmi or screenshot" in message(act(cold, uuid, "sysrq", 400).json())
 
 
@@ -178,7 +180,8 @@ def test_stats(suite):
 def test_spellings(cold):
     """The manual's words and the original program's, in the query and in a form's body."""
     uuid, = fake(cold, {}, "web0")
-    for target in (f"/vm/{uuid}?type=status", f"/vm/{uuid}/info?types=status", f"//vm/{uuid}/?types=status"):
+    for target in (f"/vm/{uuid}?type=status", f"/vm/{uuid}/info?types=status",
+                   f"//vm/{uuid}/?types=status"):
         assert list(call(cold, "GET", target).json()) == ["status"]
     for name in ("reload_vnc", "reload_display"):
         told = act(cold, uuid, name, 202)
@@ -222,7 +225,8 @@ def test_looking_without_secrets(cold):
 
 @pytest.mark.parametrize("how, status", [
     ({"error": {"class": "GenericError", "desc": "Could not set password"}}, 500),
-    ({"hang": True}, 500), ({"hang": True, "close": True}, 500)], ids=["refuses", "hangs", "closes"])
+    ({"hang": True}, 500), ({"hang": True, "close": True}, 500)],
+    ids=["refuses", "hangs", "closes"])
 def test_password_not_taken(cold, how, status):
     """QEMU does not take a password: a clear, bounded refusal, and nothing is changed."""
     uuid, = fake(cold, {"commands": {"qmp:set_password": how}}, "web0")
