@@ -135,6 +135,20 @@ static int parse_name(struct filter *f, const char *name, struct err *err)
 
 /* --- values --- */
 
+/* One or two hex digits at *at as two lower-case ones; false when there are none, or more. */
+static bool put_octet(struct strbuf *sb, const char **at)
+{
+	size_t n = strspn(*at, "0123456789abcdefABCDEF");
+
+	if (n < 1 || n > 2)
+		return false;
+	if (n == 1)
+		strbuf_putc(sb, '0');
+	for (; n > 0; n--)
+		strbuf_putc(sb, (char)tolower((unsigned char)*(*at)++));
+	return true;
+}
+
 /* "2:8:20:A:B:C" as "02:08:20:0a:0b:0c"; anything else stays. */
 static void normalise_mac(char **at)
 {
@@ -142,21 +156,14 @@ static void normalise_mac(char **at)
 	const char *p = *at;
 
 	for (int octet = 0; octet < 6; octet++) {
-		size_t n;
-
 		if (octet > 0 && *p != ':' && *p != '-')
 			return;
 		if (octet > 0) {
 			strbuf_putc(&sb, ':');
 			p++;
 		}
-		n = strspn(p, "0123456789abcdefABCDEF");
-		if (n < 1 || n > 2)
+		if (!put_octet(&sb, &p))
 			return;
-		if (n == 1)
-			strbuf_putc(&sb, '0');
-		for (; n > 0; n--)
-			strbuf_putc(&sb, (char)tolower((unsigned char)*p++));
 	}
 	if (!*p)
 		replace_str(at, strbuf_steal(&sb));
