@@ -240,8 +240,10 @@ int main(int argc, char **argv)
 	if (argc == 2 && str_eq(argv[1], "--routes"))
 		return routes_print();
 	r = daemon_options(&o, argc, argv, flags, ARRAY_SIZE(flags), &s);
-	if (r <= 0)
+	if (r <= 0) {
+		daemon_options_done(&o);
 		return r == 0 ? EXIT_OK : EXIT_USAGE;
+	}
 	override(&o.paths.etc, &s.etc);
 	override(&o.paths.pidfile, &s.pidfile);
 	override(&o.paths.vmstated, &s.socket);
