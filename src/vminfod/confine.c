@@ -25,6 +25,15 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+/* The leak check at the end stops the process and looks at it, from another. */
+#if defined(__SANITIZE_ADDRESS__)
+#define LEAKS_CHECKED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LEAKS_CHECKED
+#endif
+#endif
+
 #define KEPT_CAP CAP_DAC_READ_SEARCH
 #define CAPS_MAX 63
 
@@ -140,7 +149,7 @@ static int restrict_files(const char *run, struct err *err)
 static const uint32_t forbidden[] = {
 	SYS_execve,
 	SYS_execveat,
-#if !defined(__SANITIZE_ADDRESS__) /* the leak check stops the process and looks at it */
+#ifndef LEAKS_CHECKED
 	SYS_ptrace,
 #ifdef SYS_fork
 	SYS_fork,

@@ -65,7 +65,8 @@ static int reads(const char *run)
 
 static int writes(const char *run)
 {
-	static char *const argv[] = {"/bin/true", NULL};
+	static char program[] = "/bin/true";
+	char *const argv[] = {program, NULL};
 	AUTO_FREE char *file = path_join(root, "secret/file");
 	AUTO_FREE char *new = path_join(run, "new");
 
