@@ -165,7 +165,11 @@ static bool is_utf8(const char *text, size_t len)
 
 static bool bad_name(const char *name, size_t len)
 {
-	return len == 0 || name[0] == '.' || name[len - 1] == '.' || memmem(name, len, "..", 2);
+	bool doubled = false;
+
+	for (size_t i = 1; i < len; i++)
+		doubled |= name[i] == '.' && name[i - 1] == '.';
+	return len == 0 || doubled || name[0] == '.' || name[len - 1] == '.';
 }
 
 static size_t dots(const char *name, size_t len)

@@ -80,7 +80,7 @@ static void put_running(json_t *j, const struct guest *g)
 	json_put_str(j, FACT_ACCEL, g->accel);
 	if (g->qmp_silent_since)
 		json_put_str(j, FACT_QMP, "unresponsive");
-	if (g->reboot_is_shutdown)
+	if (g->pending)
 		json_put_bool(j, FACT_PENDING, true);
 }
 

@@ -66,13 +66,11 @@ struct guest {
 	struct bhyve *bhyve;       /* hardware of a configfile, while one is in force */
 	struct vm *started;        /* copy of the definition as started, while not stopped */
 	enum sup_state state;
-	bool settled;    /* no walk, hook or process under way */
-	bool restarting; /* the walk is the restart chain */
+	bool settled, restarting; /* no walk under way; the walk is the restart chain */
 
 	/* QEMU */
 	struct child *qemu;
-	uid_t uid; /* whom QEMU runs as; 0: as we do */
-	gid_t gid;
+	uid_t uid, gid; /* whom QEMU runs as; 0: as we do */
 	pid_t pid;
 	uint64_t pid_start;
 	struct qmp *mon;
@@ -83,6 +81,8 @@ struct guest {
 	char accel[8];
 	char run_state[24];
 	bool reboot_is_shutdown;   /* QEMU's reboot action was switched */
+	bool pending;              /* the definition asks for another machine by now */
+	bool boot_once;            /* its boot order is of this start only */
 	uint64_t qmp_silent_since; /* clock_ms, 0: it answers */
 	int monitor_tries;
 

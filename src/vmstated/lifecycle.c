@@ -328,6 +328,8 @@ int guest_start(struct guest *g, const char *by, struct err *err)
 	timer_stop(g->restart_timer);
 	vm_free(g->started);
 	g->started = vm_copy(g->def->vm);
+	g->pending = false;
+	g->boot_once = g->order != NULL;
 	if (g->order)
 		replace_str(&g->started->boot, steal_ptr(g->order));
 	r = hardware_load(g, err);

@@ -296,24 +296,37 @@ void monitor_let_go(struct guest *g)
 	monitor_update_action(g);
 }
 
+/* Does the definition as it is now ask for another machine than the one that runs? */
+static bool differs(const struct guest *g)
+{
+	AUTO_VM struct vm *now = vm_copy(g->def->vm);
+	AUTO_JSON json_t *a = NULL, *b = NULL;
+
+	/* What the start itself settled is no difference. */
+	for (size_t i = 0; i < now->ndisks && i < g->started->ndisks; i++) {
+		if (now->disks[i]->format == FORMAT_AUTO)
+			now->disks[i]->format = g->started->disks[i]->format;
+	}
+	if (g->boot_once)
+		replace_str(&now->boot, xstrdup(g->started->boot));
+	a = vm_to_json(now, NULL, true);
+	b = vm_to_json(g->started, NULL, true);
+	(void)json_object_del(a, "last_modified");
+	(void)json_object_del(b, "last_modified");
+	return !json_equal(a, b);
+}
+
 /* When something waits for a new process, the guest's own reboot becomes one. */
 void monitor_update_action(struct guest *g)
 {
 	const struct vm *vm = guest_vm(g);
-	bool want, pending = false;
 	AUTO_JSON json_t *args = NULL;
+	bool want;
 
-	if (!g->mon || !g->launched || !vm)
+	if (!g->mon || !g->launched || !g->started)
 		return;
-	if (g->def && g->started) {
-		AUTO_JSON json_t *a = vm_to_json(g->def->vm, NULL, true);
-		AUTO_JSON json_t *b = vm_to_json(g->started, NULL, true);
-
-		(void)json_object_del(a, "last_modified");
-		(void)json_object_del(b, "last_modified");
-		pending = !json_equal(a, b);
-	}
-	want = pending || vm->onreboot == ON_REBOOT_RESTART;
+	g->pending = g->def && differs(g);
+	want = g->pending || vm->onreboot == ON_REBOOT_RESTART;
 	if (want == g->reboot_is_shutdown)
 		return;
 	args = json_pack("{s:s}", "reboot", want ? "shutdown" : "reset");

@@ -10,7 +10,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
-#include "vminfod/events.h"
+#include "vminfod/record.h"
 #include "vminfod/stamp.h"
 #include "vminfod/text.h"
 
@@ -106,6 +106,19 @@ static void test_secrets(void **state)
 	assert_non_null(json_object_get(secret, "vnc_password"));
 }
 
+/* The line as the original's clients get it, or everybody does; NULL: nothing of it is for them. */
+static char *record_text(const struct cache_event *ev, int64_t wall_ms, bool open, unsigned wants)
+{
+	const struct viewer anybody = {.all = !open};
+	struct record *r = record_new(ev, 1, wall_ms);
+	struct strbuf sb = {0};
+
+	if (!record_hidden(r, &anybody))
+		record_put(r, record_open(r, &anybody), wants, &sb);
+	record_unref(r);
+	return sb.data;
+}
+
 static void test_records(void **state)
 {
 	struct text full = {0}, open = {0};
@@ -115,23 +128,23 @@ static void test_records(void **state)
 
 	text_set(&full, xstrdup("{\"s\":1}"));
 	text_set(&open, xstrdup("{}"));
-	text = record_text(&ev, 1523467692046, false);
+	text = record_text(&ev, 1523467692046, false, 0);
 	assert_string_equal(text, "{\"type\":\"create\",\"date\":\"2018-04-11T17:28:12.046Z\","
 				  "\"zonename\":\"U\",\"uuid\":\"U\",\"vm\":{\"s\":1}}\n");
 	free(text);
 	ev.type = "modify";
 	ev.changes = changes;
 	ev.cause = "{\"uid\":0}";
-	assert_null(record_text(&ev, 0, true)); /* only secrets changed */
+	assert_null(record_text(&ev, 0, true, WANT_CAUSE)); /* only secrets changed */
 	ev.open_changes = changes;
-	text = record_text(&ev, 0, true);
+	text = record_text(&ev, 0, true, WANT_CAUSE);
 	assert_string_equal(text,
 			    "{\"type\":\"modify\",\"date\":\"1970-01-01T00:00:00.000Z\","
 			    "\"zonename\":\"U\",\"uuid\":\"U\",\"vm\":{},"
 			    "\"changes\":[{\"prettyPath\":\"ram\"}],\"cause\":{\"uid\":0}}\n");
 	free(text);
 	ev = (struct cache_event){.type = "delete", .uuid = "U"};
-	text = record_text(&ev, 0, true);
+	text = record_text(&ev, 0, true, WANT_CAUSE);
 	assert_string_equal(text, "{\"type\":\"delete\",\"date\":\"1970-01-01T00:00:00.000Z\","
 				  "\"zonename\":\"U\",\"uuid\":\"U\"}\n");
 	free(text);
