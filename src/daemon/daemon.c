@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/file.h>
@@ -269,13 +270,40 @@ void daemon_options_done(struct daemon_options *o)
 	paths_done(&o->paths);
 }
 
-static int lock_held(const char *program, const char *path, int fd, struct err *err)
+static void read_holder(int fd, char *text, size_t size)
 {
-	char text[32] = "";
-	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+	ssize_t n = pread(fd, text, size - 1, 0);
 
 	text[n > 0 ? n : 0] = '\0';
 	text[strspn(text, "0123456789")] = '\0';
+}
+
+/*
+ * A holder that was killed may live on for a moment in a child of its, between fork and exec: the
+ * lock is free as soon as that has executed. Wait for it, 1 s at most.
+ */
+static bool take_over(int fd)
+{
+	char text[32];
+	pid_t pid;
+
+	for (int i = 0; i < 50; i++) {
+		read_holder(fd, text, sizeof(text));
+		pid = (pid_t)strtol(text, NULL, 10);
+		if (pid <= 0 || kill(pid, 0) == 0 || errno != ESRCH)
+			return false;
+		(void)poll(NULL, 0, 20);
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int lock_held(const char *program, const char *path, int fd, struct err *err)
+{
+	char text[32];
+
+	read_holder(fd, text, sizeof(text));
 	return err_set(err, EALREADY, "%s is already running (pid %s, %s)", program,
 		       text[0] ? text : "unknown", path);
 }
@@ -299,9 +327,8 @@ int daemon_lock(const char *program, const char *path, int *ret_fd, struct err *
 
 		if (fd < 0)
 			return err_sys(err, errno, "cannot open the pid file '%s'", path);
-		if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-			return errno == EWOULDBLOCK ? lock_held(program, path, fd, err)
-						    : err_sys(err, errno, "cannot lock '%s'", path);
+		if (flock(fd, LOCK_EX | LOCK_NB) < 0 && (errno != EWOULDBLOCK || !take_over(fd)))
+			return lock_held(program, path, fd, err);
 		if (!same_file(fd, path))
 			continue;
 		if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n)

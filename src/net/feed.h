@@ -19,9 +19,9 @@ struct feed_client;
 #define FEED_CONFIRM_MS 1000u       /* how long a command waits for the acknowledgement */
 #define FEED_QUEUE_MAX  (16u << 20) /* bytes queued for one subscriber */
 #define FEED_LINE_MAX   (1u << 20)
-#define FEED_RETRY_MS   25u    /* from the first attempt to reach a server to the second */
-#define FEED_REST_MS    10000u /* between attempts after many: its appearance is watched for */
-#define FEED_BLIND_MS   1000u  /* the same where the folder cannot be watched */
+#define FEED_RETRY_MS   25u       /* from the first attempt to reach a server to the second */
+#define FEED_REST_MS    10000u    /* between attempts after many: its appearance is watched for */
+#define FEED_BLIND_MS   1000u     /* the same where the folder cannot be watched */
 #define FEED_READER     "vminfod" /* the user who may subscribe where config names none */
 
 struct feed_server_config {

@@ -190,10 +190,13 @@ static int by_place(const void *a, const void *b)
 /* Each address once; at most 256 of them. */
 static void scan(struct map *m, struct scan *s)
 {
-	const struct bhyve_var *end = m->vars->items + m->vars->count;
+	const struct bhyve_var *end;
 	bool seen[BHYVE_SLOTS][BHYVE_FUNCS] = {0};
 
 	s->items = xcalloc(BHYVE_SLOTS * BHYVE_FUNCS, sizeof(s->items[0]));
+	if (m->vars->count == 0)
+		return;
+	end = m->vars->items + m->vars->count;
 	for (const struct bhyve_var *var = bhyve_first(m->vars, "pci.");
 	     var && var < end && str_starts(var->name, "pci."); var++) {
 		struct bhyve_pci d = {0};

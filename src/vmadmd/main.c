@@ -28,6 +28,7 @@
 #include "vmadmd/worker.h"
 
 #define PROGRAM     "vmadmd"
+#define STATES_MS   500u /* at the start, for the facts of a vmstated that is there */
 #define SCAN_MS     10000u
 #define SCAN_FILES  64
 #define RUN_MODE    0755
@@ -221,6 +222,20 @@ static void close_all(struct vmadmd *d)
 	sd_event_unref(d->event);
 }
 
+/* With vmstated there, take its facts in before we say that we serve: who asks at once would else
+ * be told that all states are unknown. */
+static void await_states(struct vmadmd *d)
+{
+	uint64_t until = clock_ms() + STATES_MS;
+
+	while (feed_client_connected(d->states) && !feed_client_ready(d->states)) {
+		uint64_t now = clock_ms();
+
+		if (now >= until || sd_event_run(d->event, (until - now) * 1000) < 0)
+			return;
+	}
+}
+
 static int serve(struct vmadmd *d, struct err *err)
 {
 	int r = daemon_loop(&d->event, reload, d, err);
@@ -236,6 +251,7 @@ static int serve(struct vmadmd *d, struct err *err)
 	if (r < 0)
 		return r;
 	autoboot_begin(d);
+	await_states(d);
 	daemon_ready();
 	for (size_t i = 0; i < d->nsockets; i++)
 		log_info(PROGRAM " serves on %s vms=%zu", d->sockets[i], catalog_count(d->catalog));

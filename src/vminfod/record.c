@@ -57,7 +57,7 @@ struct record *record_new(const struct cache_event *ev, uint64_t seq, int64_t wa
 			     .owner_uid = ev->owner_uid,
 			     .group_gid = ev->group_gid,
 			     .cause = xstrdup(ev->cause)};
-	memcpy(r->uuid, ev->uuid, sizeof(r->uuid));
+	(void)snprintf(r->uuid, sizeof(r->uuid), "%s", ev->uuid);
 	r->texts[0] = make_text(ev, wall_ms, false);
 	if (r->differ && !(ev->changes && !ev->open_changes))
 		r->texts[1] = make_text(ev, wall_ms, true);

@@ -71,6 +71,8 @@ static void take_up_running(struct guest *g, const json_t *j)
 		log_warn("vm=%s %s", g->uuid, err.msg);
 	if (g->launched)
 		monitor_wait_ready(g);
+	else
+		launch_watch(g);
 	log_info("vm=%s adopted pid=%d state=%s", g->uuid, (int)g->pid, sup_states[g->state].label);
 }
 
@@ -103,6 +105,7 @@ static void resume(struct guest *g, const json_t *j, bool was_up)
 	} else if (!g->settled) {
 		(void)guest_dispatch(g, EV_HOOK_DONE, NULL);
 	}
+	restart_resume(g);
 	guest_publish(g);
 }
 

@@ -98,8 +98,8 @@ struct guest {
 
 	/* record */
 	uint32_t zoneid; /* counts starts */
-	int64_t boot_wall_ms;
 	uint64_t boot_ms;
+	int64_t boot_wall_ms, last_reset_wall_ms;
 	struct last_exit end;
 	bool put_down;              /* we end QEMU for a reason of its own: */
 	enum end_cause put_down_as; /* recorded instead of what its end looks like */
@@ -109,8 +109,8 @@ struct guest {
 	char *failed;       /* why, NULL when not */
 	bool hook_failed;
 	unsigned resets, restarts, first_resets;
-	int64_t last_reset_wall_ms;
 	uint64_t last_reset_ms;
+	uint64_t restart_at_ms;     /* clock_ms of a planned restart, 0: none */
 	uint64_t spent[BUDGET_MAX]; /* clock_ms of automatic restarts */
 	unsigned nspent;
 	sd_event_source *restart_timer, *ready_timer;

@@ -154,6 +154,11 @@ static int start_process(struct guest *g, struct err *err)
 	return r;
 }
 
+void launch_watch(struct guest *g)
+{
+	(void)timer_set(g->sup->event, &g->launch_timer, LAUNCH_MS, not_answering, g);
+}
+
 static bool uses_kvm(const struct guest *g)
 {
 	return g->started->accel == ACCEL_KVM ||
@@ -180,7 +185,7 @@ void launch_process(struct guest *g)
 	guest_publish(g);
 	if (monitor_open(g, &err) < 0 || console_open(g, true, &err) < 0)
 		log_warn("vm=%s %s", g->uuid, err.msg);
-	(void)timer_set(g->sup->event, &g->launch_timer, LAUNCH_MS, not_answering, g);
+	launch_watch(g);
 }
 
 static void launch_known(void *ctx)

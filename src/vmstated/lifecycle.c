@@ -326,6 +326,7 @@ int guest_start(struct guest *g, const char *by, struct err *err)
 	if (r < 0)
 		return r;
 	timer_stop(g->restart_timer);
+	g->restart_at_ms = 0;
 	vm_free(g->started);
 	g->started = vm_copy(g->def->vm);
 	g->pending = false;

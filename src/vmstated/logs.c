@@ -139,17 +139,17 @@ static int on_change(sd_event_source *source, int fd, uint32_t events, void *use
 	return 0;
 }
 
-static void start_follow(struct supervisor *sup, struct http_request *req, char *path, off_t at)
+static void start_follow(struct guest *g, struct http_request *req, off_t at)
 {
 	struct follow *f = xcalloc(1, sizeof(*f));
 	struct http_stream_config config = {.type = TYPE, .on_end = follow_end, .ctx = f};
-	AUTO_FREE char *dir = xstrdup(sup->paths.log);
+	struct supervisor *sup = g->sup;
 
-	f->path = path;
+	f->path = xasprintf("%s/%s.log", sup->paths.log, g->name);
 	f->at = at;
-	f->fd = open(path, O_RDONLY | O_CLOEXEC);
+	f->fd = open(f->path, O_RDONLY | O_CLOEXEC);
 	f->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	(void)inotify_add_watch(f->watch, dir, IN_MODIFY | IN_CREATE | IN_MOVED_TO);
+	(void)inotify_add_watch(f->watch, sup->paths.log, IN_MODIFY | IN_CREATE | IN_MOVED_TO);
 	f->stream = http_reply_stream(req, &config);
 	(void)sd_event_add_io(sup->event, &f->source, f->watch, EPOLLIN, on_change, f);
 	send_new(f);
@@ -195,7 +195,7 @@ void get_log(struct http_request *req, void *ctx)
 	if (http_query(req, "lines"))
 		cut_to_lines(&part, &len, number(req, "lines", 0));
 	if (number(req, "follow", 0))
-		start_follow(sup, req, steal_ptr(path), (off_t)(part - text));
+		start_follow(g, req, (off_t)(part - text));
 	else
 		http_reply(req, 200, TYPE, part, len);
 }

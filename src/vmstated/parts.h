@@ -32,6 +32,8 @@ int guest_failreset(struct guest *g, struct err *err);
 void guest_settle(struct guest *g);
 bool budget_spend(struct guest *g); /* false: used up */
 uint64_t budget_delay_ms(const struct guest *g);
+/* Arm the timer of a planned restart, also of one that our predecessor planned. */
+void restart_resume(struct guest *g);
 uint64_t host_oom_kills(void);
 void guest_ended(struct guest *g, const struct child_exit *how);
 
@@ -54,6 +56,7 @@ void disks_prepare(struct guest *g); /* goes on with launch_process or launch_fa
 /* --- launch.c --- */
 void guest_launch(struct guest *g);
 void launch_process(struct guest *g);
+void launch_watch(struct guest *g); /* end a QEMU that does not answer in time */
 void launch_failed(struct guest *g, const struct err *err);
 void guest_launch_cleanup(struct guest *g);
 /* QEMU is gone: so are the sockets and the FIFO it was reached by. */

@@ -237,11 +237,22 @@ static int start_again(sd_event_source *source, uint64_t usec, void *userdata)
 	struct guest *g = userdata;
 	struct err err = {0};
 
+	g->restart_at_ms = 0;
 	if (guest_start(g, "restart policy", &err) < 0) {
 		guest_fail(g, "cannot be restarted: %s", err.msg);
 		guest_enter(g, SUP_FAILED, "failure");
 	}
 	return 0;
+}
+
+void restart_resume(struct guest *g)
+{
+	uint64_t now = clock_ms();
+
+	if (g->restart_at_ms == 0 || g->state != SUP_STOPPED)
+		return;
+	(void)timer_set(g->sup->event, &g->restart_timer,
+			g->restart_at_ms > now ? g->restart_at_ms - now : 0, start_again, g);
 }
 
 static bool wants_restart(const struct guest *g)
@@ -269,7 +280,8 @@ static void restart_or_fail(struct guest *g)
 	g->restarts++;
 	g->settled = true;
 	log_info("vm=%s restart in_ms=%llu", g->uuid, (unsigned long long)delay);
-	(void)timer_set(g->sup->event, &g->restart_timer, delay, start_again, g);
+	g->restart_at_ms = clock_ms() + delay;
+	restart_resume(g);
 	guest_save(g);
 	guest_publish(g);
 	if (g->end.cause == END_START_ERROR)

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "base/uuid.h"
 #include "store/write.h"
 #include "vmstated/parts.h"
 
@@ -41,6 +42,7 @@ static json_t *state_json(const struct guest *g)
 	json_put_int(j, "deadline_ms", (json_int_t)g->deadline_ms);
 	json_put_int(j, "expire_wall_ms", g->expire_wall_ms);
 	json_put_bool(j, "asked", g->asked);
+	json_put_int(j, "restart_at_ms", (json_int_t)g->restart_at_ms);
 	json_put_int(j, "oom_kills", (json_int_t)g->oom_kills);
 	json_put_bool(j, "for_shutdown", g->for_shutdown);
 	json_put_bool(j, "hook_failed", g->hook_failed);
@@ -95,6 +97,7 @@ int guest_load(struct guest *g, json_t **ret, struct err *err)
 	g->deadline_ms = (uint64_t)json_get_int(j, "deadline_ms", 0);
 	g->expire_wall_ms = json_get_int(j, "expire_wall_ms", 0);
 	g->asked = json_get_bool(j, "asked", false);
+	g->restart_at_ms = (uint64_t)json_get_int(j, "restart_at_ms", 0);
 	g->oom_kills = (uint64_t)json_get_int(j, "oom_kills", 0);
 	g->for_shutdown = json_get_bool(j, "for_shutdown", false);
 	g->hook_failed = json_get_bool(j, "hook_failed", false);
@@ -189,13 +192,15 @@ void guest_save_failed(struct guest *g)
 
 void guest_mark_running(struct guest *g, bool running)
 {
+	AUTO_FREE char *text = NULL;
 	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "running");
 
 	if (!running) {
 		(void)unlink(path);
 		return;
 	}
-	(void)file_write(path, g->sup->boot_id, strlen(g->sup->boot_id), 0600, FILE_NO_SYNC, NULL);
+	text = xasprintf("%s %u\n", g->sup->boot_id, g->zoneid);
+	(void)file_write(path, text, strlen(text), 0600, FILE_NO_SYNC, NULL);
 	sync_later(g->sup, path);
 }
 
@@ -207,7 +212,9 @@ void guest_check_mark(struct guest *g)
 
 	if (g->pid > 0 || file_read(path, 64, &boot, NULL, NULL, NULL) < 0)
 		return;
-	if (!str_eq(boot, g->sup->boot_id)) {
+	if (!str_starts(boot, g->sup->boot_id)) {
+		if (strlen(boot) > UUID_LEN + 1) /* starts are counted on */
+			g->zoneid = (uint32_t)strtoul(boot + UUID_LEN, NULL, 10);
 		g->end = (struct last_exit){
 			.set = true, .cause = END_HOST_CRASH, .wall_ms = clock_wall_ms()};
 		(void)snprintf(g->end.detail, sizeof(g->end.detail),

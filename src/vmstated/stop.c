@@ -166,6 +166,7 @@ static bool cancel_restart(struct guest *g)
 	if (g->state != SUP_STOPPED || on == SD_EVENT_OFF)
 		return false;
 	timer_stop(g->restart_timer);
+	g->restart_at_ms = 0;
 	guest_save(g);
 	guest_publish(g);
 	return true;

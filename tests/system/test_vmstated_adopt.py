@@ -280,3 +280,21 @@ def test_guest_ends_while_away_and_a_hook_is_at_it(cold, hook):
     wait_settled(cold, "web0")
     assert trace(cold, "web0") == START + STOP
     gate.close()
+
+
+def test_back_off_is_kept_over_sigkill(cold):
+    """A crash, a restart that waits for its turn, and no vmstated: the turn comes all the same."""
+    cold.use_fake_qemu({"timeline": [{"when": "inject-nmi", "delay_ms": 10, "exit": 3}]})
+    cold.write_definition("web0", small(maxrestart=1, maxrestarttime=6))
+    cold.start("vmstated", "vminfod")
+    cold.http("vmstated", "POST", "/vms/web0/start", {})
+    with cold.events() as events:
+        first = events.wait_state("web0", "running")
+        Qmp(cold, first["uuid"]).send("inject-nmi")
+        events.wait_vm("web0", lambda o: o.get("init_restarts") == 1, 10, "restart planned")
+    cold.kill9("vmstated")
+    cold.start("vmstated")
+    with cold.events() as events:
+        again = events.wait_state("web0", "running", 10)
+    assert again["zoneid"] == first["zoneid"] + 1
+    cold.vmstatedctl("stop", "-F", "web0")

@@ -65,8 +65,7 @@ def test_reset_loop_spends_the_budget(suite, guest_images):
     with suite.events() as events:
         start(suite, "loop")
         vm = events.wait_vm("loop", lambda v: v["state"] == "failed", 120, "failed")
-    assert "resets itself" in vm["failed"]
-    assert suite.guests() == []
+    assert "resets itself" in vm["failed"] and "pid" not in vm
 
 
 @pytest.mark.slow
