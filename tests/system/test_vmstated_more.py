@@ -4,6 +4,8 @@
 import json
 import os
 import pathlib
+import subprocess
+import tempfile
 
 import pytest
 
@@ -90,3 +92,26 @@ def test_log_is_rotated_and_never_emptied(suite):
     assert "start_network/out: new" in log.read_text()
     suite.restart("vmstated")
     assert "start_network/out: new" in log.read_text()
+
+
+@pytest.mark.root
+def test_directory_that_cannot_be_read_is_named():
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []}
+    program = str(drover.build_dir() / "src/vmstated/vmstated")
+    try:
+        subprocess.run([program, "-h"], check=True, capture_output=True, cwd="/", **nobody)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("another user cannot reach the build folder")
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        for name in ("web0", "good"):
+            (root / "etc/vmstated" / name).mkdir(parents=True)
+            (root / "etc/vmstated" / name / "config").write_text(f"{name} {{ ram = 64; }}")
+        for path in [root, *root.rglob("*")]:
+            os.chown(path, 65534, 65534)
+        (root / "etc/vmstated/web0").chmod(0)
+        done = subprocess.run([program, "--check", "--root", folder], text=True, cwd="/",
+                              capture_output=True, check=False, timeout=20, **nobody)
+        assert done.returncode == 1 and done.stdout.count("\n") == 1
+        assert "web0/config" in done.stdout and "Permission denied" in done.stdout
+        assert "1 virtual machines, 1 problems" in done.stderr
