@@ -2,6 +2,7 @@
 /* Growing text; see strbuf.h. */
 #include "base/strbuf.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -176,4 +177,37 @@ void strbuf_put_escaped(struct strbuf *sb, const char *text)
 		else
 			strbuf_putc(sb, (char)*p);
 	}
+}
+
+/* One or two hex digits at *at as two lower-case ones; false when there are none, or more. */
+static bool put_octet(struct strbuf *sb, const char **at)
+{
+	size_t n = strspn(*at, "0123456789abcdefABCDEF");
+
+	if (n < 1 || n > 2)
+		return false;
+	if (n == 1)
+		strbuf_putc(sb, '0');
+	for (; n > 0; n--)
+		strbuf_putc(sb, (char)tolower((unsigned char)*(*at)++));
+	return true;
+}
+
+void str_normalise_mac(char **at)
+{
+	AUTO_STRBUF struct strbuf sb = {0};
+	const char *p = *at;
+
+	for (int octet = 0; octet < 6; octet++) {
+		if (octet > 0 && *p != ':' && *p != '-')
+			return;
+		if (octet > 0) {
+			strbuf_putc(&sb, ':');
+			p++;
+		}
+		if (!put_octet(&sb, &p))
+			return;
+	}
+	if (!*p)
+		replace_str(at, strbuf_steal(&sb));
 }

@@ -38,3 +38,6 @@ const char *str_nearest(const char *text, const char *const *words, size_t count
 
 /* Append text with control characters as \n, \t, \xHH: for terminals and logs. */
 void strbuf_put_escaped(struct strbuf *sb, const char *text);
+
+/* Replace *at (malloc): "2:8:20:A:B:C" by "02:08:20:0a:0b:0c"; anything else stays. */
+void str_normalise_mac(char **at);

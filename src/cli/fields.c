@@ -250,40 +250,6 @@ int field_compare(struct slice a, struct slice b)
 	return compare_text(a, b);
 }
 
-/* One or two hex digits at *at as two lower-case ones; false when there are none, or more. */
-static bool put_octet(struct strbuf *sb, const char **at)
-{
-	size_t n = strspn(*at, "0123456789abcdefABCDEF");
-
-	if (n < 1 || n > 2)
-		return false;
-	if (n == 1)
-		strbuf_putc(sb, '0');
-	for (; n > 0; n--)
-		strbuf_putc(sb, (char)tolower((unsigned char)*(*at)++));
-	return true;
-}
-
-/* "2:8:20:A:B:C" as "02:08:20:0a:0b:0c"; anything else stays. */
-static void normalise_mac(char **at)
-{
-	AUTO_STRBUF struct strbuf sb = {0};
-	const char *p = *at;
-
-	for (int octet = 0; octet < 6; octet++) {
-		if (octet > 0 && *p != ':' && *p != '-')
-			return;
-		if (octet > 0) {
-			strbuf_putc(&sb, ':');
-			p++;
-		}
-		if (!put_octet(&sb, &p))
-			return;
-	}
-	if (!*p)
-		replace_str(at, strbuf_steal(&sb));
-}
-
 static int compile(struct filter *f, const char *text, struct err *err)
 {
 	char why[128];
@@ -321,7 +287,7 @@ int filter_parse(const char *text, struct filter *ret, struct err *err)
 	if (eq[1] == '~')
 		r = compile(&f, text, err);
 	else if (f.field.kind == FIELD_ELEMENT && str_eq(f.field.key, nic_props.key))
-		normalise_mac(&f.want);
+		str_normalise_mac(&f.want);
 	if (r < 0)
 		filter_done(&f);
 	else

@@ -261,8 +261,8 @@ static int netdev(struct build *b, size_t i, const char *id)
 			       n->nic_tag ? n->nic_tag : "");
 	if (!user && fd < 0)
 		return err_set(b->err, ENOTSUP,
-			       "nics[%zu].nic_tag: no tap interface for bridge '%s' (making one "
-			       "needs root; nic_tag user does not)",
+			       "nics[%zu].nic_tag: no tap interface for bridge '%s' (name one a "
+			       "start_network hook makes with tap, or use nic_tag user)",
 			       i, n->nic_tag ? n->nic_tag : "");
 	j = user ? user_net(n) : tap_net(fd);
 	json_put_str(j, "id", id);

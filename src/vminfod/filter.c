@@ -2,7 +2,6 @@
 /* Filters of /vms; see filter.h. */
 #include "vminfod/filter.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
 #include <regex.h>
@@ -135,40 +134,6 @@ static int parse_name(struct filter *f, const char *name, struct err *err)
 
 /* --- values --- */
 
-/* One or two hex digits at *at as two lower-case ones; false when there are none, or more. */
-static bool put_octet(struct strbuf *sb, const char **at)
-{
-	size_t n = strspn(*at, "0123456789abcdefABCDEF");
-
-	if (n < 1 || n > 2)
-		return false;
-	if (n == 1)
-		strbuf_putc(sb, '0');
-	for (; n > 0; n--)
-		strbuf_putc(sb, (char)tolower((unsigned char)*(*at)++));
-	return true;
-}
-
-/* "2:8:20:A:B:C" as "02:08:20:0a:0b:0c"; anything else stays. */
-static void normalise_mac(char **at)
-{
-	AUTO_STRBUF struct strbuf sb = {0};
-	const char *p = *at;
-
-	for (int octet = 0; octet < 6; octet++) {
-		if (octet > 0 && *p != ':' && *p != '-')
-			return;
-		if (octet > 0) {
-			strbuf_putc(&sb, ':');
-			p++;
-		}
-		if (!put_octet(&sb, &p))
-			return;
-	}
-	if (!*p)
-		replace_str(at, strbuf_steal(&sb));
-}
-
 /*
  * The C library copies what an interval repeats and tries all ways to fill a back-reference: a
  * short expression may so take all memory or time. None of it is needed to find a VM.
@@ -225,7 +190,7 @@ static int parse(struct filter *f, const char *name, const char *value, struct e
 	if (*value == '~')
 		return compile(f, err);
 	if (f->element && str_eq(f->key, nic_props.key))
-		normalise_mac(&f->want);
+		str_normalise_mac(&f->want);
 	return 0;
 }
 
