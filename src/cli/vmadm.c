@@ -54,6 +54,8 @@ static const struct command commands[] = {
 	  "Send a non-maskable interrupt, or take a picture of the screen." },
 	{ "kill", NULL, cmd_kill, 1, 1, kill_options, true, "[-s SIGNAL | -SIGNAL] VM",
 	  "Send a signal to the VM's process; SIGTERM unless another is given." },
+	{ "jobs", NULL, cmd_jobs, 0, 2, NULL, false, "[JOB] | watch JOB | cancel JOB",
+	  "List work that takes a while, print one job, follow it to its end, or end it." },
 	{ "completion", NULL, cmd_completion, 1, 1, NULL, false, "bash | names",
 	  "Print the completion script for bash, or the words it completes VMs with." },
 	{ "help", NULL, cmd_help, 0, 1, NULL, false, "[COMMAND | properties]",

@@ -34,6 +34,8 @@ int cmd_stop(struct cli *cli);
 int cmd_reboot(struct cli *cli);
 int cmd_kill(struct cli *cli);
 int cmd_sysrq(struct cli *cli);
+/* vmadm_jobs.c */
+int cmd_jobs(struct cli *cli);
 /* vmadm_look.c: what can be seen */
 int cmd_info(struct cli *cli);
 int cmd_console(struct cli *cli);

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "cli/act.h"
 #include "cli/find.h"
 #include "cli/now.h"
 #include "cli/payload.h"
@@ -15,63 +16,47 @@
 
 int cmd_create(struct cli *cli)
 {
-	AUTO_FREE char *payload = NULL, *uuid = NULL;
-	struct client_reply reply;
-	struct err err = {0};
+	AUTO_FREE char *payload = NULL;
 	int code = payload_read(cli, &payload);
 
 	if (code)
 		return code;
 	if (cli_flag(cli, OPT_DRY_RUN))
 		return dry_create(cli, payload);
-	struct request rq = {.peer = PEER_VMADMD,
-			     .method = "POST",
-			     .target = "/vms",
-			     .body = payload,
-			     .limit_ms = NO_LIMIT_MS};
+	const struct act a = {.target = "/vms",
+			      .body = payload,
+			      .success = "Successfully created VM @",
+			      .word = "create VM",
+			      .job = true};
 
-	code = request_run(cli, &rq, &reply, &err);
-	if (code)
-		return request_fail(code, NULL, &err);
-	uuid = request_uuid(&reply, "(vmadmd did not say which)");
-	code = request_finish(cli, &reply, "Successfully created VM %s", uuid);
-	client_reply_done(&reply);
-	return code;
+	return act_run(cli, &a);
 }
 
 /* "key: old -> new (live|next start)" for each change on stderr. */
-static void tell_changes(const struct client_reply *reply)
+static void tell_changes(struct slice result)
 {
 	AUTO_STRBUF struct strbuf sb = {0};
 
-	now_put_changes(&sb, js_member(js_value(reply->body, reply->len), "changes"));
+	now_put_changes(&sb, js_member(result, "changes"));
 	(void)fwrite(sb.data ? sb.data : "", 1, sb.len, stderr);
 }
 
 int update_send(struct cli *cli, const char *id, const char *payload)
 {
-	AUTO_FREE char *uuid = NULL, *target = request_target("/vm/", id, "");
-	struct request rq = {.peer = PEER_VMADMD,
-			     .method = "PUT",
-			     .target = target,
-			     .body = payload,
-			     .limit_ms = READ_LIMIT_MS};
-	struct client_reply reply;
-	struct err err = {0};
-	int code = request_run(cli, &rq, &reply, &err);
+	AUTO_FREE char *target = request_target("/vm/", id, "");
+	const struct act a = {.target = target,
+			      .method = "PUT",
+			      .body = payload,
+			      .success = "Successfully updated VM @",
+			      .word = "update VM",
+			      .job = true,
+			      .tell = tell_changes};
 
-	if (code)
-		return request_fail(code, NULL, &err);
-	tell_changes(&reply);
-	uuid = request_uuid(&reply, id);
-	code = request_finish(cli, &reply, "Successfully updated VM %s", uuid);
-	client_reply_done(&reply);
-	return code;
+	return act_run(cli, &a);
 }
 
 int cmd_update(struct cli *cli)
 {
-	const char *id = cli->args[0];
 	AUTO_FREE char *payload = NULL;
 	int code;
 
@@ -84,30 +69,19 @@ int cmd_update(struct cli *cli)
 	if (code)
 		return code;
 	if (cli_flag(cli, OPT_DRY_RUN))
-		return dry_update(cli, id, payload);
-	return update_send(cli, id, payload);
+		return dry_update(cli, cli->args[0], payload);
+	return update_send(cli, cli->args[0], payload);
 }
 
 int cmd_delete(struct cli *cli)
 {
-	const char *id = cli->args[0];
-	AUTO_FREE char *uuid = NULL, *target = request_target("/vm/", id, "");
-	AUTO_FREE char *prefix = xasprintf("Failed to delete VM %s: ", id);
-	struct request rq = {
-		.peer = PEER_VMADMD, .method = "DELETE", .target = target, .limit_ms = NO_LIMIT_MS};
-	struct client_reply reply;
-	struct err err = {0};
-	int code;
+	static const struct act a = {.method = "DELETE",
+				     .success = "Successfully deleted VM @",
+				     .word = "delete VM",
+				     .failure = "Failed to delete VM @: ",
+				     .job = true};
 
-	if (cli_flag(cli, OPT_DRY_RUN))
-		return dry_delete(cli, id);
-	code = request_run(cli, &rq, &reply, &err);
-	if (code)
-		return request_fail(code, prefix, &err);
-	uuid = request_uuid(&reply, id);
-	code = request_finish(cli, &reply, "Successfully deleted VM %s", uuid);
-	client_reply_done(&reply);
-	return code;
+	return cli_flag(cli, OPT_DRY_RUN) ? dry_delete(cli, cli->args[0]) : act_run(cli, &a);
 }
 
 int cmd_get(struct cli *cli)

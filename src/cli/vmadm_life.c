@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "cli/act.h"
 #include "cli/request.h"
 #include "cli/vmadm.h"
 
@@ -17,62 +18,6 @@ const struct cli_option kill_options[] = {
 	{ 0 },
 };
 /* clang-format on */
-
-/* One action of vmadmd and how its end reads. */
-struct action {
-	const char *query;   /* behind "?action=" */
-	const char *success; /* '@' is the uuid */
-	const char *word;    /* "Accepted the request to ..."; NULL: nothing to wait for */
-	const char *failure; /* prefix of errors, '@' the VM as given; NULL: none */
-	bool already_ok;     /* nothing to do is no error */
-	int limit_ms;
-};
-
-static int accepted(struct cli *cli, const struct action *a, const char *uuid)
-{
-	if (cli_flag(cli, OPT_JSON)) {
-		AUTO_JSON json_t *json = json_object();
-		AUTO_FREE char *text = NULL;
-
-		json_put_str(json, "uuid", uuid);
-		json_put_bool(json, "accepted", true);
-		text = json_text(json);
-		cli_put_json(js_value(text, strlen(text)));
-	}
-	return cli_fail(EXIT_OK, "Accepted the request to %s VM %s", a->word, uuid);
-}
-
-static int act(struct cli *cli, const struct action *a)
-{
-	const char *id = cli->args[0];
-	bool wait = a->word && !cli_flag(cli, OPT_NO_WAIT);
-	AUTO_FREE char *query = xasprintf("?action=%s%s", a->query,
-					  !a->word ? ""
-					  : wait   ? "&wait=1"
-						   : "&wait=0");
-	AUTO_FREE char *target = request_target("/vm/", id, query), *uuid = NULL, *text = NULL;
-	AUTO_FREE char *prefix = a->failure ? cli_fill_in(a->failure, id) : NULL;
-	struct request rq = {
-		.peer = PEER_VMADMD, .method = "POST", .target = target, .limit_ms = a->limit_ms};
-	struct client_reply reply;
-	struct err err = {0};
-	int code = request_run(cli, &rq, &reply, &err);
-
-	if (code) {
-		bool already = err.code == EALREADY && a->already_ok;
-
-		return request_fail(already ? EXIT_OK : code, prefix, &err);
-	}
-	uuid = request_uuid(&reply, id);
-	if (a->word && !wait) {
-		code = accepted(cli, a, uuid);
-	} else {
-		text = cli_fill_in(a->success, uuid);
-		code = request_finish(cli, &reply, "%s", text);
-	}
-	client_reply_done(&reply);
-	return code;
-}
 
 /* --- start --- */
 
@@ -120,15 +65,14 @@ int cmd_start(struct cli *cli)
 	if (code)
 		return code;
 	escaped = order ? client_escape(order) : xstrdup("");
-	query = xasprintf("start%s%s", order ? "&order=" : "", escaped);
-	struct action a = {.query = query,
-			   .success = "Successfully started VM @",
-			   .word = "start",
-			   .failure = "Unable to start VM @: ",
-			   .already_ok = true,
-			   .limit_ms = NO_LIMIT_MS};
+	query = xasprintf("?action=start%s%s", order ? "&order=" : "", escaped);
+	struct act a = {.query = query,
+			.success = "Successfully started VM @",
+			.word = "start VM",
+			.failure = "Unable to start VM @: ",
+			.already_ok = true};
 
-	return act(cli, &a);
+	return act_run(cli, &a);
 }
 
 /* --- stop and reboot --- */
@@ -142,7 +86,7 @@ static int stop_query(struct cli *cli, const char *action, char **ret)
 	if (code)
 		return code;
 	timeout = seconds >= 0 ? xasprintf("&timeout=%d", seconds) : xstrdup("");
-	*ret = xasprintf("%s%s%s", action, timeout, force ? "&force=1" : "");
+	*ret = xasprintf("?action=%s%s%s", action, timeout, force ? "&force=1" : "");
 	return 0;
 }
 
@@ -150,13 +94,12 @@ int cmd_stop(struct cli *cli)
 {
 	AUTO_FREE char *query = NULL;
 	int code = stop_query(cli, "stop", &query);
-	struct action a = {.query = query,
-			   .success = "Successfully completed stop for VM @",
-			   .word = "stop",
-			   .already_ok = true,
-			   .limit_ms = NO_LIMIT_MS};
+	struct act a = {.query = query,
+			.success = "Successfully completed stop for VM @",
+			.word = "stop VM",
+			.already_ok = true};
 
-	return code ? code : act(cli, &a);
+	return code ? code : act_run(cli, &a);
 }
 
 int cmd_reboot(struct cli *cli)
@@ -164,31 +107,30 @@ int cmd_reboot(struct cli *cli)
 	bool force = cli_flag(cli, 'F');
 	AUTO_FREE char *query = NULL;
 	int code = stop_query(cli, "reboot", &query);
-	struct action a = {.query = force ? "reset" : query,
-			   .success = "Successfully completed reboot for VM @",
-			   .word = "reboot",
-			   .limit_ms = NO_LIMIT_MS};
+	struct act a = {.query = force ? "?action=reset" : query,
+			.success = "Successfully completed reboot for VM @",
+			.word = "reboot VM"};
 
-	return code ? code : act(cli, &a);
+	return code ? code : act_run(cli, &a);
 }
 
 /* --- sysrq and kill --- */
 
 int cmd_sysrq(struct cli *cli)
 {
-	static const struct action nmi = {.query = "sysrq&request=nmi",
-					  .success = "Sent NMI to VM @",
-					  .limit_ms = READ_LIMIT_MS};
-	static const struct action screenshot = {.query = "sysrq&request=screenshot",
-						 .success = "Sent screenshot sysrq to VM @",
-						 .limit_ms = READ_LIMIT_MS};
+	static const struct act nmi = {.query = "?action=sysrq&request=nmi",
+				       .success = "Sent NMI to VM @",
+				       .limit_ms = READ_LIMIT_MS};
+	static const struct act screenshot = {.query = "?action=sysrq&request=screenshot",
+					      .success = "Sent screenshot sysrq to VM @",
+					      .limit_ms = READ_LIMIT_MS};
 
 	if (cli->nargs != 2)
 		return cli_usage(cli, "Wrong number of parameters to \"sysrq\"");
 	if (str_eq(cli->args[1], "nmi"))
-		return act(cli, &nmi);
+		return act_run(cli, &nmi);
 	if (str_eq(cli->args[1], "screenshot"))
-		return act(cli, &screenshot);
+		return act_run(cli, &screenshot);
 	return cli_usage(cli, "Invalid sysrq type: %s", cli->args[1]);
 }
 

@@ -329,7 +329,7 @@ int step_job(struct change *c, struct err *err)
 	int r;
 
 	/* What is only written is over before anybody could ask. */
-	if (c->njobs == 0 && !(c->detached && c->kind == &change_create))
+	if (c->njobs == 0 && !(c->detached && c->kind != &change_updating))
 		return 0;
 	r = job_begin(c->d, &spec, &c->job, err);
 	if (r < 0 || !c->detached || !c->req)

@@ -24,6 +24,7 @@
 #include "store/write.h"
 #include "vmadmd/change.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/jobs.h"
 
 static void mark_given(struct vm *vm, const void *member)
 {
@@ -212,6 +213,8 @@ static int answer(struct change *c, struct err *err)
 	json_put_str(out, "name", c->new->name);
 	json_put_str(out, "state", guest_state(c->d, c->uuid));
 	json_put_bool(out, "confirmed", c->confirmed);
+	if (c->job)
+		job_result(c->job, out);
 	if (c->start_error) {
 		err_set(&text, EIO, "VM %s was created but did not start: %s", c->uuid,
 			c->start_error);

@@ -19,6 +19,7 @@
 #include "store/write.h"
 #include "vmadmd/change.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/jobs.h"
 
 /* A file written by hand that holds other VMs is not ours to cut; store_delete says so too late. */
 static int check_alone(struct change *c, struct err *err)
@@ -177,6 +178,8 @@ static int answer(struct change *c, struct err *err)
 
 	json_put_str(out, "uuid", c->uuid);
 	json_put_bool(out, "confirmed", c->confirmed);
+	if (c->job)
+		job_result(c->job, out);
 	if (c->req)
 		http_reply_json(c->req, 200, out);
 	return 0;
@@ -198,8 +201,8 @@ static void undo(struct change *c)
 }
 
 static const change_step steps[] = {
-	step_lock,  check, stop,        take_guest_lock, mark,      announce, step_seen,
-	step_begin, store, step_commit, forget,          step_seen, answer,
+	step_lock, check,      step_job, stop,        take_guest_lock, mark,      announce,
+	step_seen, step_begin, store,    step_commit, forget,          step_seen, answer,
 };
 
 const struct change_kind change_delete = {"delete", steps, ARRAY_SIZE(steps), undo_files, undo};

@@ -41,12 +41,21 @@ static const char *const state_names[JOB_STATE_COUNT] = {
 	[JOB_CANCELLED] = "cancelled",
 };
 
+/* A request that is answered when its job has gone on. */
+struct look {
+	struct job *job;
+	struct http_request *req;
+	struct look *next;
+};
+
 struct job {
 	struct vmadmd *d;
 	char id[UUID_LEN + 1];
 	enum job_state state;
 	uid_t uid;
-	json_t *facts; /* as listed and kept, but for the state */
+	json_t *facts;       /* as listed and kept, but for the state */
+	json_int_t revision; /* of the facts; counts up */
+	struct look *looks;
 	int (*cancel)(void *ctx, int r, const struct err *why, struct err *err);
 	void *ctx;
 	uint64_t timeout_ms;
@@ -77,8 +86,23 @@ static void save(const struct job *j)
 		log_error("job=%s not kept: %s", j->id, err.msg);
 }
 
-static void publish(const struct job *j)
+static void looks_end(struct job *j)
 {
+	struct look *look;
+
+	while ((look = j->looks) != NULL) {
+		j->looks = look->next;
+		if (look->req)
+			http_reply_json(look->req, 200, j->facts);
+		free(look);
+	}
+}
+
+/* To all who want to know; each time is a new revision. */
+static void publish(struct job *j)
+{
+	json_put_int(j->facts, "revision", ++j->revision);
+	looks_end(j);
 	(void)feed_job(j->d->feed, json_get_str(j->facts, "uuid", ""), j->facts);
 }
 
@@ -97,6 +121,10 @@ static void put_now(json_t *facts, const char *member)
 
 static void job_free(struct job *j)
 {
+	for (struct look *look = j->looks, *next; look; look = next) {
+		next = look->next; /* their requests ended with the server */
+		free(look);
+	}
 	sd_event_source_disable_unref(j->deadline);
 	json_decref(j->facts);
 	free(j);
@@ -185,6 +213,11 @@ void job_progress(struct job *j, unsigned percent, const char *what)
 	publish(j);
 }
 
+void job_result(struct job *j, const json_t *result)
+{
+	json_object_set_new(j->facts, "result", json_deep_copy(result));
+}
+
 void job_end(struct job *j, int r, const struct err *err)
 {
 	set_state(j, r == 0 ? JOB_DONE : r == -ECANCELED ? JOB_CANCELLED : JOB_FAILED);
@@ -197,8 +230,8 @@ void job_end(struct job *j, int r, const struct err *err)
 		json_object_set_new(j->facts, "error",
 				    json_pack("{s:s, s:s}", "code", status_errno_name(r), "message",
 					      err_text(err, r)));
-	save(j);
 	publish(j);
+	save(j);
 	log_info("job=%s %s vm=%s", j->id, state_names[j->state],
 		 json_get_str(j->facts, "uuid", ""));
 	forget_old(j->d);
@@ -214,6 +247,8 @@ static bool made_it(const struct job *j)
 	const json_t *images = json_object_get(j->facts, "images"), *image;
 	size_t i;
 
+	if (str_eq(json_get_str(j->facts, "kind", ""), "delete"))
+		return !e; /* marks.c has finished what had begun */
 	if (!e)
 		return false;
 	json_array_foreach (images, i, image) {
@@ -265,6 +300,7 @@ static struct job *load_one(struct vmadmd *d, const char *dir, const char *name)
 	*j = (struct job){.d = d, .facts = facts};
 	memcpy(j->id, name, UUID_LEN);
 	j->uid = (uid_t)json_get_int(facts, "uid", -1);
+	j->revision = json_get_int(facts, "revision", 0);
 	for (size_t i = 0; i < JOB_STATE_COUNT; i++) {
 		if (str_eq(json_get_str(facts, "state", ""), state_names[i]))
 			j->state = (enum job_state)i;
@@ -355,12 +391,36 @@ void handle_jobs(struct http_request *req, void *ctx)
 	http_reply_json(req, 200, out);
 }
 
+static void on_look_gone(struct http_request *req, void *ctx)
+{
+	struct look *gone = ctx;
+
+	for (struct look **at = &gone->job->looks; *at; at = &(*at)->next) {
+		if (*at == gone) {
+			*at = gone->next;
+			break;
+		}
+	}
+	free(gone);
+}
+
+/* ?after=REVISION is answered when there is something newer, or the job is over. */
 void handle_job(struct http_request *req, void *ctx)
 {
 	struct job *j = find(ctx, req);
+	const char *after = http_query(req, "after");
+	struct look *look;
 
-	if (j)
+	if (!j)
+		return;
+	if (!after || j->state != JOB_RUNNING || strtoll(after, NULL, 10) < j->revision) {
 		http_reply_json(req, 200, j->facts);
+		return;
+	}
+	look = xcalloc(1, sizeof(*look));
+	*look = (struct look){.job = j, .req = req, .next = j->looks};
+	j->looks = look;
+	http_on_gone(req, on_look_gone, look);
 }
 
 void handle_job_cancel(struct http_request *req, void *ctx)

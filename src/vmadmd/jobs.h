@@ -36,6 +36,8 @@ int job_begin(struct vmadmd *d, const struct job_spec *spec, struct job **ret, s
 const char *job_id(const struct job *j);
 /* percent 0 to 99; what: "disk0.qcow2", in words. */
 void job_progress(struct job *j, unsigned percent, const char *what);
+/* What the work came to, as its requester would have been answered; before job_end. Borrowed. */
+void job_result(struct job *j, const json_t *result);
 /* It ended; j is the list's alone from here. */
 void job_end(struct job *j, int r, const struct err *err);
 

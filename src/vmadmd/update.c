@@ -18,6 +18,7 @@
 #include "store/write.h"
 #include "vmadmd/change.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/jobs.h"
 
 static int check(struct change *c, struct err *err)
 {
@@ -170,6 +171,8 @@ static int answer(struct change *c, struct err *err)
 	json_put_str(out, "uuid", c->uuid);
 	json_object_set_new(out, "changes", changes_json(&c->changes));
 	json_put_bool(out, "confirmed", c->confirmed);
+	if (c->job)
+		job_result(c->job, out);
 	if (c->req)
 		http_reply_json(c->req, 200, out);
 	return 0;
