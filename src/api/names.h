@@ -68,6 +68,9 @@
 #define FACT_QMP               "qmp"       /* "unresponsive" or "busy" with qmp_since */
 #define FACT_ACCEL             "accel_in_use"
 #define FACT_FBUF              "fbuf" /* {address, port} of a configfile's frame buffer; for vmadmd */
+#define FACT_UNKNOWN           "unknown" /* {whose word is missing: since when} */
 /* Facts of vmadmd. */
 #define FACT_PROVISIONING "provisioning"
-#define FACT_VNC          "vnc" /* {host, port, display}; merged into info, not the object */
+/* {quota?, zfs_root_compression?, snapshots, disks?: {VOLUME: {compression}}, unknown?: since} */
+#define FACT_ZFS "zfs"
+#define FACT_VNC "vnc" /* {host, port, display}; merged into info, not the object */

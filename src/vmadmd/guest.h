@@ -54,6 +54,7 @@ struct guest {
 	json_t *facts;        /* vmstated's; NULL: it has told none */
 	bool stale;           /* not yet repeated in the snapshot under way */
 	json_t *provisioning; /* facts of ours while a change is under way, NULL: none */
+	json_t *zfs;          /* of its dataset, zfs_facts.h; NULL: none known */
 	struct qmp *qmp;
 	json_int_t qmp_pid; /* of the QEMU the monitor belongs to */
 	bool qmp_silent;    /* it did not greet, and the log says so */
@@ -82,6 +83,7 @@ json_t *guest_own_facts(const struct guest *g);
 /* Our facts changed; provisioning is taken (NULL: none). Returns the feed's sequence number. */
 uint64_t guest_publish(struct guest *g);
 uint64_t guest_provisioning(struct guest *g, json_t *provisioning);
+uint64_t guest_zfs(struct guest *g, json_t *zfs); /* taken, NULL: none */
 
 /* Feed call-backs (net/feed.h); ctx is struct vmadmd. */
 void guests_feed_line(void *ctx, const char *type, const json_t *line);

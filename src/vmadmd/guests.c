@@ -60,6 +60,7 @@ static void guest_free(struct guest *g)
 	sd_event_source_disable_unref(g->vnc.retry);
 	json_decref(g->facts);
 	json_decref(g->provisioning);
+	json_decref(g->zfs);
 	guest_stats_free(g);
 	free(g->vnc.waiters);
 	free(g);
@@ -68,7 +69,7 @@ static void guest_free(struct guest *g)
 /* Forget it when there is nothing left to know. */
 static void drop_if_empty(struct guest *g)
 {
-	if (g->facts || g->provisioning || g->qmp || g->vnc.fd >= 0)
+	if (g->facts || g->provisioning || g->zfs || g->qmp || g->vnc.fd >= 0)
 		return;
 	tdelete(g, &g->d->guests, compare);
 	guest_free(g);
@@ -141,6 +142,8 @@ json_t *guest_own_facts(const struct guest *g)
 
 	if (json_object_size(vnc) > 0)
 		json_object_set(facts, FACT_VNC, vnc);
+	if (g->zfs)
+		json_object_set(facts, FACT_ZFS, g->zfs);
 	json_decref(vnc);
 	return facts;
 }
@@ -152,18 +155,30 @@ uint64_t guest_publish(struct guest *g)
 	return feed_vm(g->d->feed, g->uuid, facts);
 }
 
-uint64_t guest_provisioning(struct guest *g, json_t *provisioning)
+static uint64_t tell(struct guest *g)
 {
 	uint64_t seq;
 
-	json_decref(g->provisioning);
-	g->provisioning = provisioning;
-	if (provisioning || catalog_by_uuid(g->d->catalog, g->uuid))
+	if (g->provisioning || catalog_by_uuid(g->d->catalog, g->uuid))
 		seq = guest_publish(g);
 	else
 		seq = feed_gone(g->d->feed, g->uuid);
 	drop_if_empty(g);
 	return seq;
+}
+
+uint64_t guest_provisioning(struct guest *g, json_t *provisioning)
+{
+	json_decref(g->provisioning);
+	g->provisioning = provisioning;
+	return tell(g);
+}
+
+uint64_t guest_zfs(struct guest *g, json_t *zfs)
+{
+	json_decref(g->zfs);
+	g->zfs = zfs;
+	return tell(g);
 }
 
 /* --- vmstated's feed --- */

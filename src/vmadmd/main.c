@@ -26,6 +26,7 @@
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 #include "vmadmd/worker.h"
+#include "vmadmd/zfs.h"
 
 #define PROGRAM     "vmadmd"
 #define STATES_MS   500u /* at the start, for the facts of a vmstated that is there */
@@ -43,6 +44,8 @@ static void on_changed(void *ctx, struct catalog_entry *e, enum catalog_change w
 
 	if (g && what == CATALOG_CHANGED)
 		vnc_apply(g);
+	if (what == CATALOG_NEW)
+		zfs_new_vm(d->zfs);
 }
 
 static void on_problem(void *ctx, const char *file, const char *text)
@@ -74,6 +77,8 @@ static void reload(void *ctx)
 
 	log_info("definitions read again, differences=%zu",
 		 catalog_scan(d->catalog, CATALOG_VMS_MAX));
+	if (d->zfs)
+		zfs_poll(d->zfs);
 }
 
 /* Before each request: what vmstated and editors have done by now is taken in. */
@@ -215,6 +220,7 @@ static void close_all(struct vmadmd *d)
 	guests_free(d);
 	stats_free(d);
 	jobs_free(d);
+	zfs_free(d->zfs);
 	feed_server_free(d->feed);
 	sd_event_source_disable_unref(d->files);
 	sd_event_source_disable_unref(d->scan);
@@ -250,6 +256,7 @@ static int serve(struct vmadmd *d, struct err *err)
 	}
 	if (r < 0)
 		return r;
+	d->zfs = zfs_new(d);
 	autoboot_begin(d);
 	await_states(d);
 	daemon_ready();

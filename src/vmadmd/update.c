@@ -19,6 +19,7 @@
 #include "vmadmd/change.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/zfs.h"
 
 static int check(struct change *c, struct err *err)
 {
@@ -33,6 +34,9 @@ static int check(struct change *c, struct err *err)
 			       "the definition of VM %s is broken, repair it first: %.300s",
 			       c->uuid, e->error);
 	c->old = vm_copy(e->vm);
+	/* Somebody may have set the dataset's quota by hand. */
+	if (json_object_get(c->payload, "quota"))
+		c->old->quota_gib = zfs_quota(c->d, c->uuid, c->old->quota_gib);
 	c->new = vm_update(c->old, c->payload, guest_state(c->d, c->uuid), &c->changes,
 			   &c->problems);
 	r = change_problems(c, err);
@@ -89,6 +93,27 @@ static int apply(struct change *c, struct err *err)
 	int r = g ? vnc_stage(g, c->new, on_staged, c, err) : 0;
 
 	return r > 0 ? STEP_WAIT : r;
+}
+
+static void on_quota(void *ctx, const struct child_exit *how, const char *out, const char *errors)
+{
+	struct change *c = ctx;
+	struct err err = {0};
+	int r = zfs_quota_set(c->d->zfs, c->uuid, c->new->quota_gib, how, errors, &err);
+
+	c->child = NULL;
+	if (r < 0)
+		change_fail(c, r, &err);
+	else
+		change_next(c);
+}
+
+/* The quota is the dataset's own where one backs the VM. */
+static int quota(struct change *c, struct err *err)
+{
+	if (c->old->quota_gib == c->new->quota_gib)
+		return 0;
+	return zfs_set_quota(c->d->zfs, c->uuid, c->new->quota_gib, on_quota, c, &c->child, err);
 }
 
 static int store_files(struct change *c, struct err *err)
@@ -195,8 +220,8 @@ static void undo(struct change *c)
 }
 
 static const change_step steps[] = {
-	step_lock, check, step_job,    mark,   step_images, step_begin,
-	apply,     store, step_commit, settle, step_seen,   answer,
+	step_lock, check, step_job,    mark,   step_images, step_begin, apply,
+	quota,     store, step_commit, settle, step_seen,   answer,
 };
 
 const struct change_kind change_updating = {"update", steps, ARRAY_SIZE(steps), undo_files, undo};

@@ -31,6 +31,7 @@ struct job;
 struct stats;
 struct vm;
 struct worker;
+struct zfs;
 
 #define QMP_ANSWER_MS    5000u /* how long QEMU has for one answer */
 #define GRACE_MS         500u  /* after our start, for vminfod to find our feed again */
@@ -52,6 +53,7 @@ struct vmadmd {
 	struct stats *stats; /* NULL until first asked */
 	struct job *jobs;    /* newest first */
 	struct autoboot *autoboot;
+	struct zfs *zfs;
 	enum file_sync sync;
 	uint64_t started_ms; /* when our feed began to be there */
 	uid_t uid;           /* our own user */

@@ -21,14 +21,14 @@
 #include "vminfod/disks.h"
 #include "vminfod/host.h"
 
-#define FACT_UNKNOWN   "unknown"
-#define DISKS          "disks"
-#define DISK_SIZE      "size" /* MiB, as the member of a definition */
-#define DISK_MISSING   "missing"
-#define DISK_FORMAT    "format"
-#define DISK_BACKING   "backing"
-#define DISK_ALLOCATED "allocated" /* MiB on the host */
-#define MIB            (1ull << 20)
+#define DISKS            "disks"
+#define DISK_SIZE        "size" /* MiB, as the member of a definition */
+#define DISK_MISSING     "missing"
+#define DISK_FORMAT      "format"
+#define DISK_BACKING     "backing"
+#define DISK_COMPRESSION "compression"
+#define DISK_ALLOCATED   "allocated" /* MiB on the host */
+#define MIB              (1ull << 20)
 
 static const char *const feed_names[FEED_SOURCES] = {"vmstated", "vmadmd"};
 
@@ -53,16 +53,22 @@ bool facts_run(const char *facts)
 	return json_object_get(j, FACT_PID) != NULL;
 }
 
-static void put_unknown(json_t *facts, const char *what, int64_t wall_ms)
+static void put_unknown(json_t *facts, const char *what, const char *since)
 {
-	char buf[ISO_TIME_LEN];
 	json_t *unknown = json_object_get(facts, FACT_UNKNOWN);
 
 	if (!unknown) {
 		unknown = json_object();
 		(void)json_object_set_new(facts, FACT_UNKNOWN, unknown);
 	}
-	json_put_str(unknown, what, clock_iso(wall_ms, buf, sizeof(buf)));
+	json_put_str(unknown, what, since);
+}
+
+static void put_unknown_since(json_t *facts, const char *what, int64_t wall_ms)
+{
+	char buf[ISO_TIME_LEN];
+
+	put_unknown(facts, what, clock_iso(wall_ms, buf, sizeof(buf)));
 }
 
 /*
@@ -82,10 +88,10 @@ static json_t *lifecycle(const struct cache *c, struct cached *v)
 		v->shows_unknown = true;
 	}
 	if (!feed->ever) {
-		put_unknown(facts, feed_names[FEED_OF_VMSTATED], c->born_wall_ms);
+		put_unknown_since(facts, feed_names[FEED_OF_VMSTATED], c->born_wall_ms);
 		v->shows_unknown = true;
 	} else if (feed->said) {
-		put_unknown(facts, feed_names[FEED_OF_VMSTATED], feed->lost_wall_ms);
+		put_unknown_since(facts, feed_names[FEED_OF_VMSTATED], feed->lost_wall_ms);
 		v->shows_unknown = true;
 	}
 	return facts;
@@ -162,8 +168,41 @@ static void put_unreadable(json_t *facts, struct cached *v)
 
 		if (!look || !look->error || look->error == ENOENT)
 			continue;
-		put_unknown(facts, DISKS, look->failed_wall_ms);
+		put_unknown_since(facts, DISKS, look->failed_wall_ms);
 		return;
+	}
+}
+
+/* --- ZFS, as vmadmd tells --- */
+
+/* The members of the VM's dataset; what is not known of them, since when. */
+static void put_zfs(json_t *facts, json_t *zfs)
+{
+	static const char *const members[] = {"quota", "zfs_root_compression", "snapshots"};
+	const char *since = json_get_str(zfs, FACT_UNKNOWN, NULL);
+
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
+		json_t *value = json_object_get(zfs, members[i]);
+
+		if (value)
+			(void)json_object_set(facts, members[i], value);
+	}
+	if (since)
+		put_unknown(facts, FACT_ZFS, since);
+}
+
+/* Disks that are volumes. */
+static void put_volumes(json_t *object, const struct vm *vm, const json_t *zfs)
+{
+	json_t *volumes = json_object_get(zfs, DISKS), *list = json_object_get(object, DISKS);
+
+	for (size_t i = 0; volumes && i < vm->ndisks; i++) {
+		const char *name = vm->disks[i]->zfs_filesystem;
+		json_t *volume = name ? json_object_get(volumes, name) : NULL;
+
+		if (volume)
+			json_put_str(json_array_get(list, i), DISK_COMPRESSION,
+				     json_get_str(volume, DISK_COMPRESSION, NULL));
 	}
 }
 
@@ -173,15 +212,16 @@ json_t *object_make(const struct cache *c, struct cached *v)
 	AUTO_JSON json_t *facts = NULL;
 	AUTO_JSON json_t *ours = parsed(v->facts[FEED_OF_VMADMD]);
 	const struct vm *vm = object_vm(v);
-	json_t *object;
+	json_t *object, *zfs = json_object_get(ours, FACT_ZFS);
 
 	v->shows_unknown = false;
 	facts = lifecycle(c, v);
 	put_definition(facts, v);
 	/* Until a creation is complete vmadmd has the word. */
 	(void)json_object_update(facts, ours);
-	if (actor->said && json_object_get(ours, FACT_PROVISIONING)) {
-		put_unknown(facts, feed_names[FEED_OF_VMADMD], actor->lost_wall_ms);
+	put_zfs(facts, zfs);
+	if (actor->said && (zfs || json_object_get(ours, FACT_PROVISIONING))) {
+		put_unknown_since(facts, feed_names[FEED_OF_VMADMD], actor->lost_wall_ms);
 		v->shows_unknown = true;
 	}
 	take_disks(c, v, vm);
@@ -190,6 +230,7 @@ json_t *object_make(const struct cache *c, struct cached *v)
 		(void)json_object_update_missing(facts, (json_t *)(uintptr_t)host_facts(c->host));
 	object = vm_to_json(vm, facts, true);
 	put_disks(object, v, vm);
+	put_volumes(object, vm, zfs);
 	return object;
 }
 

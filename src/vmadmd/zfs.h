@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * VMs on ZFS datasets: what `zfs get` says of ZPOOL/UUID becomes facts of ours on the feed (quota,
+ * compression, snapshots; docs/feeds.md). Asked by a child with a deadline, every ZFS_POLL_MS
+ * while a dataset backs a VM. What was known and cannot be asked for stays, with its age.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "daemon/child.h"
+
+struct err;
+struct vmadmd;
+struct zfs;
+
+#define ZFS_POLL_MS    10000u
+#define ZFS_REST_MS    60000u /* where no dataset backs a VM */
+#define ZFS_LIMIT_MS   10000u /* of one child */
+#define ZFS_OUTPUT_MAX (8u << 20)
+#define ZFS_POOLS_MAX  16
+
+/* Asks at once. */
+struct zfs *zfs_new(struct vmadmd *d);
+void zfs_free(struct zfs *z);
+/* Ask now, or once the answer under way has come. */
+void zfs_poll(struct zfs *z);
+/* A VM appeared; asks unless there was no ZFS the last time. */
+void zfs_new_vm(struct zfs *z);
+
+/*
+ * Set the quota of the VM's dataset. 0: it has none, and done will not run. 1: *ret runs; done is
+ * to call zfs_quota_set, which judges the outcome and tells the new value on the feed.
+ */
+int zfs_set_quota(struct zfs *z, const char *uuid, uint32_t gib, run_done done, void *ctx,
+		  struct child **ret, struct err *err);
+int zfs_quota_set(struct zfs *z, const char *uuid, uint32_t gib, const struct child_exit *how,
+		  const char *errors, struct err *err);
+/* The quota as last seen, GiB; fallback without a dataset or where it is no whole number. */
+uint32_t zfs_quota(struct vmadmd *d, const char *uuid, uint32_t fallback);
