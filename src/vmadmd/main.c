@@ -5,6 +5,7 @@
  * known. It serves at once with its peers absent, and may be killed at any moment.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,7 @@ static int on_scan(sd_event_source *source, uint64_t usec, void *ctx)
 	struct vmadmd *d = ctx;
 	size_t lost = catalog_scan(d->catalog, SCAN_FILES);
 
+	(void)malloc_trim(0); /* what a burst of requests left free */
 	if (lost > 0)
 		log_warn("scan found %zu changes no event told of", lost);
 	(void)timer_set(d->event, &d->scan, SCAN_MS, on_scan, d);

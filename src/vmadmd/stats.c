@@ -39,6 +39,10 @@
 #define STAT_STIME 15
 #define STAT_RSS   24
 
+#define NET_RX_BYTES 0 /* columns of /proc/net/dev, proc(5) */
+#define NET_TX_BYTES 8
+#define NET_MAX      (1u << 22) /* of thousands of interfaces */
+
 struct waiter {
 	struct stats *s;
 	struct http_request *req; /* NULL: the client left */
@@ -255,17 +259,36 @@ static void put_process(json_t *out, const struct guest *g, const struct guest_s
 	json_object_set_new(out, "memory", memory);
 }
 
-static void put_counter(json_t *out, const char *member, const char *tap, const char *file)
+/* Column n (from 0) of an interface's line of /proc/net/dev, -1: it has none. */
+static int64_t counter_of(const char *table, const char *tap, unsigned n)
 {
-	AUTO_FREE char *path = xasprintf("/sys/class/net/%s/statistics/%s", tap, file);
-	char buf[32];
+	size_t len = strlen(tap);
+	const char *at = table;
 
-	if (proc_read(buf, sizeof(buf), path))
-		json_put_int(out, member, strtoll(buf, NULL, 10));
+	while (at && (at = strstr(at, tap)) != NULL) {
+		if (at > table && strchr("\n ", at[-1]) && at[len] == ':')
+			break;
+		at += len;
+	}
+	at = at ? at + len + 1 : NULL;
+	for (; at && n > 0; n--) {
+		at += strspn(at, " ");
+		at += strcspn(at, " \n");
+	}
+	return at && *at ? strtoll(at, NULL, 10) : -1;
 }
 
-/* The tap's view is the guest's, turned round. User-mode networks count nothing. */
-static json_t *net_of(const struct vm *vm)
+static void put_counter(json_t *out, const char *member, int64_t value)
+{
+	if (value >= 0)
+		json_put_int(out, member, value);
+}
+
+/*
+ * The tap's view is the guest's, turned round. User-mode networks count nothing. The table is of
+ * our own network namespace, /sys need not be.
+ */
+static json_t *net_of(const struct vm *vm, const char *table)
 {
 	json_t *list = json_array();
 
@@ -273,12 +296,12 @@ static json_t *net_of(const struct vm *vm)
 		const char *tap = vm->nics[i]->tap;
 		json_t *one;
 
-		if (!tap || !*tap || strchr(tap, '/') || tap[0] == '.')
+		if (!tap || !*tap)
 			continue;
 		one = json_object();
 		json_put_str(one, "device", tap);
-		put_counter(one, "rx_bytes", tap, "tx_bytes");
-		put_counter(one, "tx_bytes", tap, "rx_bytes");
+		put_counter(one, "rx_bytes", counter_of(table, tap, NET_TX_BYTES));
+		put_counter(one, "tx_bytes", counter_of(table, tap, NET_RX_BYTES));
 		json_array_append_new(list, one);
 	}
 	return list;
@@ -289,6 +312,7 @@ static json_t *net_of(const struct vm *vm)
 struct answer {
 	const struct sock_peer *peer;
 	bool all;
+	char *net; /* /proc/net/dev */
 	json_t *vms;
 };
 
@@ -311,7 +335,7 @@ static void put_vm(struct guest *g, void *ctx)
 	put_process(out, g, st);
 	if (st->block)
 		json_object_set(out, "block", st->block);
-	json_object_set_new(out, "net", net_of(e ? e->vm : NULL));
+	json_object_set_new(out, "net", net_of(e ? e->vm : NULL, a->net));
 	json_array_append_new(a->vms, out);
 }
 
@@ -321,8 +345,10 @@ static void reply(struct stats *s, struct http_request *req)
 	struct answer a = {.peer = peer, .vms = json_array()};
 	AUTO_JSON json_t *out = json_object();
 
+	(void)file_read("/proc/self/net/dev", NET_MAX, &a.net, NULL, NULL, NULL);
 	a.all = auth_may_look(peer, s->d->has_reader ? s->d->reader : (uid_t)-1);
 	guests_each(s->d, put_vm, &a);
+	free(a.net);
 	json_object_set_new(out, "vms", a.vms);
 	http_reply_json(req, 200, out);
 }
