@@ -45,6 +45,7 @@ struct qemu_fds {
 	 * .qcow2, needed for snapshots) converted. NULL: the firmware's variables are lost.
 	 */
 	const char *vars;
+	const char *seed; /* volume of seed_build(), NULL: none */
 };
 
 struct argv {

@@ -14,7 +14,8 @@
 #include "qemu/argv_private.h"
 #include "qemu/image.h"
 
-#define AHCI_PORTS 6
+#define AHCI_PORTS  6
+#define SEED_TARGET 200 /* behind all disks */
 
 /* What a cache mode means to QEMU. Source: qemu-system(1), -drive cache. */
 static const struct cache_row {
@@ -138,17 +139,23 @@ static json_t *virtio_disk(struct build *b, const char *id, const struct disk *d
 	return j;
 }
 
-static json_t *scsi_disk(struct build *b, const char *id, const struct disk *d)
+static json_t *on_scsi(struct build *b, const char *driver, const char *id, unsigned target)
 {
 	json_t *j;
 
-	if (b->scsi == 0)
+	if (!b->scsi_there)
 		argv_json(b, "-device", argv_pci("virtio-scsi-pci", "scsi0", SLOT_SCSI));
-	j = argv_device(d->media == MEDIA_CDROM ? "scsi-cd" : "scsi-hd", id, "scsi0.0", NULL);
+	b->scsi_there = true;
+	j = argv_device(driver, id, "scsi0.0", NULL);
 	json_put_int(j, "channel", 0);
-	json_put_int(j, "scsi-id", b->scsi++);
+	json_put_int(j, "scsi-id", target);
 	json_put_int(j, "lun", 0);
 	return j;
+}
+
+static json_t *scsi_disk(struct build *b, const char *id, const struct disk *d)
+{
+	return on_scsi(b, d->media == MEDIA_CDROM ? "scsi-cd" : "scsi-hd", id, b->scsi++);
 }
 
 static json_t *ide_disk(struct build *b, const char *id, const struct disk *d)
@@ -210,12 +217,28 @@ static int add_disk(struct build *b, size_t i)
 	return 0;
 }
 
+/* As a CD: no disk of the guest gets another name because of it. */
+static void seed(struct build *b)
+{
+	json_t *j;
+
+	argv_json(b, "-blockdev",
+		  json_pack("{s:s, s:s, s:b, s:s}", "driver", "file", "node-name", "seed",
+			    "read-only", 1, "filename", b->fds->seed));
+	j = on_scsi(b, "scsi-cd", "seed0", SEED_TARGET);
+	json_put_str(j, "drive", "seed");
+	json_put_str(j, "serial", "cidata");
+	argv_json(b, "-device", j);
+}
+
 int argv_disks(struct build *b)
 {
 	int r = 0;
 
 	for (size_t i = 0; i < b->vm->ndisks && r == 0; i++)
 		r = add_disk(b, i);
+	if (r == 0 && b->fds->seed)
+		seed(b);
 	return r;
 }
 

@@ -31,6 +31,7 @@ struct build {
 	struct err *err;
 	size_t port;                                        /* next free root port */
 	unsigned scsi, ahci;                                /* targets and ports given so far */
+	bool scsi_there;                                    /* the controller */
 	int boot_disk[VM_DISKS_MAX], boot_nic[VM_NICS_MAX]; /* boot indices, 0: none */
 	bool net_boot;                                      /* NICs keep their boot ROM */
 	bool dump_core; /* the guest's memory is part of QEMU's core files */

@@ -96,6 +96,12 @@ bool catalog_verify(struct catalog *c, const char *uuid);
 void catalog_hold(struct catalog *c, const char *uuid);
 void catalog_release(struct catalog *c, const char *uuid);
 
+/*
+ * Metadata of a VM as it is on disk now, put into vm; what is not there stays. For daemons whose
+ * catalog has none. -EINVAL, -EPERM as for the definition.
+ */
+int metadata_read(const struct paths *paths, struct vm *vm, struct err *err);
+
 /* Exact uuid. NULL when unknown. */
 struct catalog_entry *catalog_by_uuid(struct catalog *c, const char *uuid);
 /*

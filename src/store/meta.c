@@ -129,6 +129,19 @@ static int read_one(struct vm *vm, size_t i, const char *path, struct err *err)
 	return 0;
 }
 
+int metadata_read(const struct paths *paths, struct vm *vm, struct err *err)
+{
+	AUTO_FREE char *config = path_of_data(paths, vm->uuid, "config");
+	int r = 0;
+
+	for (size_t i = 0; i < META_FILES && r == 0; i++) {
+		AUTO_FREE char *path = path_join(config, meta_files[i]);
+
+		r = read_one(vm, i, path, err);
+	}
+	return r;
+}
+
 /* By value, so that what is kept of a half-written file counts as no change. */
 static uint64_t hash_json(uint64_t h, const json_t *j)
 {

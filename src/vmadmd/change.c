@@ -382,6 +382,7 @@ int step_begin(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *cause = json_object();
 
+	json_put_str(cause, "by", c->by);
 	json_put_str(cause, "command", c->command);
 	json_put_int(cause, "uid", c->uid);
 	c->seq = feed_begin(c->d->feed, c->uuid, cause);
@@ -408,7 +409,8 @@ static struct change *change_new(struct vmadmd *d, const struct change_kind *kin
 {
 	struct change *c = xcalloc(1, sizeof(*c));
 
-	*c = (struct change){.d = d, .kind = kind, .uid = by->uid, .lock = -1, .guest_lock = -1};
+	*c = (struct change){
+		.d = d, .kind = kind, .uid = by->uid, .by = by->kind, .lock = -1, .guest_lock = -1};
 	c->command = xstrdup(by->command);
 	if (uuid)
 		memcpy(c->uuid, uuid, UUID_LEN + 1);

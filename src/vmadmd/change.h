@@ -57,6 +57,7 @@ struct change {
 	void *done_ctx;
 	uid_t uid;
 	char *command;
+	const char *by; /* kind of the cause, NULL: a command */
 	json_t *payload;
 
 	struct vm *old, *new;

@@ -15,6 +15,7 @@
 
 struct err;
 struct guest_stats;
+struct metaport;
 struct monitor_command;
 struct qmp;
 struct shared_query;
@@ -61,6 +62,7 @@ struct guest {
 	sd_event_source *retry;
 	struct monitor_command *commands; /* without an answer */
 	struct vnc vnc;
+	struct metaport *metaport;                     /* NULL: not connected */
 	struct guest_stats *stats;                     /* NULL: never asked */
 	struct shared_query *queries[INFO_TYPE_COUNT]; /* of info, without an answer */
 };

@@ -15,6 +15,7 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/metaport.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 
@@ -54,6 +55,7 @@ struct guest *guest_get(struct vmadmd *d, const char *uuid)
 
 static void guest_free(struct guest *g)
 {
+	metaport_close(g);
 	monitor_close(g);
 	vnc_close(g);
 	sd_event_source_disable_unref(g->retry);
@@ -69,7 +71,7 @@ static void guest_free(struct guest *g)
 /* Forget it when there is nothing left to know. */
 static void drop_if_empty(struct guest *g)
 {
-	if (g->facts || g->provisioning || g->zfs || g->qmp || g->vnc.fd >= 0)
+	if (g->facts || g->provisioning || g->zfs || g->qmp || g->metaport || g->vnc.fd >= 0)
 		return;
 	tdelete(g, &g->d->guests, compare);
 	guest_free(g);
@@ -189,6 +191,7 @@ static void facts_set(struct guest *g, const json_t *facts)
 	g->facts = json_deep_copy(facts);
 	g->stale = false;
 	monitor_update(g);
+	metaport_update(g);
 }
 
 static void facts_gone(struct guest *g)
@@ -197,6 +200,7 @@ static void facts_gone(struct guest *g)
 	g->facts = NULL;
 	g->stale = false;
 	monitor_update(g);
+	metaport_update(g);
 	drop_if_empty(g);
 }
 

@@ -114,6 +114,7 @@ typedef void (*change_done)(void *ctx, int r, const struct err *err);
 struct change_by {
 	uid_t uid;
 	const char *command;
+	const char *kind; /* of the cause, CAUSE_COMMAND when NULL; lasts */
 };
 void change_update(struct vmadmd *d, const char *uuid, json_t *payload, const struct change_by *by,
 		   change_done done, void *ctx);

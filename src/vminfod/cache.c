@@ -490,7 +490,7 @@ void cache_begin(struct cache *c, const char *uuid, const json_t *cause)
 	if (!v)
 		return;
 	v->held = true;
-	by = json_pack("{s:s}", "by", CAUSE_COMMAND);
+	by = json_pack("{s:s}", "by", json_get_str(cause, "by", CAUSE_COMMAND));
 	if (cause)
 		(void)json_object_update_missing(by, (json_t *)(uintptr_t)cause);
 	replace_str(&v->cause, json_text(by));

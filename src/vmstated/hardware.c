@@ -90,7 +90,8 @@ size_t hardware_consoles(const struct guest *g)
 
 	if (g->bhyve)
 		return bhyve_info(g->bhyve)->consoles;
-	return vm->nconsoles > 1 ? vm->nconsoles : 1;
+	/* The second is the metadata service's, where the definition has no console for it. */
+	return vm->nconsoles > 2 ? vm->nconsoles : 2;
 }
 
 const char *hardware_private_vars(const struct guest *g)

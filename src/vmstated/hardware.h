@@ -14,7 +14,7 @@ struct guest;
 
 struct inherited {
 	struct qemu_fds fds;
-	char *vars;
+	char *vars, *seed;
 };
 
 /* --- inherit.c --- */

@@ -17,11 +17,15 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/sock.h"
+#include "model/model.h"
 #include "qemu/recorder.h"
+#include "qemu/seed.h"
+#include "store/catalog.h"
 #include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
 #define VARS_MAX (16u << 20)
+#define SEED_MAX (32u << 20)
 
 static void none(struct inherited *in)
 {
@@ -56,6 +60,7 @@ void inherited_done(struct inherited *in)
 	for (size_t i = 0; i < n; i++)
 		(void)close(list[i]);
 	free(in->vars);
+	free(in->seed);
 	none(in);
 }
 
@@ -108,6 +113,32 @@ static int prepare_vars(struct guest *g, char **ret, struct err *err)
 	}
 	*ret = steal_ptr(path);
 	return 0;
+}
+
+/* The seed of cloud-init, made anew when what it says has changed. */
+static int prepare_seed(struct guest *g, char **ret, struct err *err)
+{
+	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, SEED_FILE);
+	AUTO_FREE char *old = NULL, *data = NULL;
+	AUTO_VM struct vm *vm = vm_copy(g->started);
+	size_t old_len = 0, len = 0;
+	int r = g->bhyve ? 0 : metadata_read(&g->sup->paths, vm, err);
+
+	if (r < 0)
+		return r;
+	if (g->bhyve || !seed_wanted(vm)) {
+		(void)unlink(path);
+		return 0;
+	}
+	r = seed_build(vm, &data, &len, err);
+	if (r < 0)
+		return err_wrap(err, r, "cloud-init seed");
+	if (file_read(path, SEED_MAX, &old, &old_len, NULL, NULL) < 0 || old_len != len ||
+	    memcmp(old, data, len) != 0)
+		r = file_write(path, data, len, 0600, FILE_NO_SYNC, err);
+	if (r == 0)
+		*ret = steal_ptr(path);
+	return r;
 }
 
 /* A tap that a hook or somebody else made; opened here, because QEMU has no right to. */
@@ -175,7 +206,10 @@ int inherited_prepare(struct guest *g, struct inherited *ret, struct err *err)
 	if (r == 0)
 		r = prepare_vars(g, &ret->vars, err);
 	if (r == 0)
+		r = prepare_seed(g, &ret->seed, err);
+	if (r == 0)
 		r = recorder_prepare(dir, 0600, &g->recorder_fd, err);
 	ret->fds.vars = ret->vars;
+	ret->fds.seed = ret->seed;
 	return r;
 }

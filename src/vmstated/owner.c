@@ -19,6 +19,7 @@
 #include "base/strbuf.h"
 #include "qemu/image.h"
 #include "qemu/recorder.h"
+#include "qemu/seed.h"
 #include "store/write.h"
 #include "vmstated/parts.h"
 
@@ -152,12 +153,15 @@ static int give_files(struct guest *g, struct err *err)
 	AUTO_FREE char *in = path_of_run(&g->sup->paths, g->uuid, RECORDER_IN);
 	AUTO_FREE char *out = path_of_run(&g->sup->paths, g->uuid, RECORDER_OUT);
 	AUTO_FREE char *variables = path_of_data(&g->sup->paths, g->uuid, "nvram.fd");
+	AUTO_FREE char *seed = path_of_data(&g->sup->paths, g->uuid, SEED_FILE);
 	int r = open_dirs(g, err);
 
 	if (r == 0)
 		r = give(in, g->uid, g->gid, err);
 	if (r == 0)
 		r = give(out, g->uid, g->gid, err);
+	if (r == 0)
+		r = give(seed, g->uid, g->gid, err);
 	return r == 0 ? give(variables, g->uid, g->gid, err) : r;
 }
 

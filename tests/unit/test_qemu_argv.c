@@ -3,7 +3,8 @@
  * Argument vectors against tests/golden/argv: *.json is a create payload, *.conf a definition of
  * one VM, *.argv what must come of it: the vector of a pass- case, the error of a fail- case.
  * Descriptors and probed capabilities are made up here; a name with -kvm- has KVM, one with -auto-
- * keeps the format unsettled, one with -notap- has no taps. REWRITE_GOLDEN=1 writes the *.argv.
+ * keeps the format unsettled, one with -notap- has no taps, one with
+ * -seed- has a seed. REWRITE_GOLDEN=1 writes the *.argv.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -95,7 +96,8 @@ static char *outcome(const struct vm *vm, const char *name, struct argv *argv)
 			       .ttyb = vm->nconsoles > 1 ? 13 : -1,
 			       .agent = 14,
 			       .lock = 15,
-			       .vars = vm->bootrom ? "/data/vars.qcow2" : NULL};
+			       .vars = vm->bootrom ? "/data/vars.qcow2" : NULL,
+			       .seed = strstr(name, "-seed-") ? "/data/seed.iso" : NULL};
 	struct err err = {0};
 	int r;
 
