@@ -18,6 +18,7 @@
 #include "base/uuid.h"
 #include "model/vm.h"
 #include "store/catalog_impl.h"
+#include "store/repair.h"
 
 #define PREFIX_MIN 4 /* characters of a uuid's prefix */
 
@@ -92,6 +93,7 @@ void catalog_free(struct catalog *c)
 	if (!c)
 		return;
 	c->config.problem = NULL;
+	catalog_list_end(c);
 	while (c->nunits > 0)
 		unit_free(c, c->units[c->nunits - 1]);
 	unit_set_problems(c, &c->self, NULL, 0);
@@ -117,9 +119,9 @@ int catalog_load(struct catalog *c, struct err *err)
 	int r;
 
 	catalog_watch_roots(c);
-	r = catalog_relist(c, true, err);
-	if (r == 0)
-		catalog_apply(c);
+	r = catalog_list_begin(c, err);
+	while (r == 0 && catalog_repair_some(c, true))
+		;
 	return r;
 }
 

@@ -49,14 +49,15 @@ struct catalog_problem {
 struct catalog_stats {
 	uint64_t events;    /* inotify events taken */
 	uint64_t reloads;   /* files read again */
-	uint64_t overflows; /* queue overflows, answered by a scan */
+	uint64_t overflows; /* queue overflows: everything is read again */
 	uint64_t lost;      /* changes only a scan found */
-	uint64_t scans;
+	uint64_t scans;     /* rounds ended */
 };
 
 struct catalog_config {
 	const struct paths *paths; /* borrowed for the catalog's life */
 	bool metadata;             /* also read and watch config/{tags,metadata,routes}.json */
+	bool sliced; /* after lost events the daemon calls catalog_repair; else catalog_sync does */
 	/* Runs inside catalog_load, catalog_sync, catalog_release, catalog_scan. */
 	void (*changed)(void *ctx, struct catalog_entry *e, enum catalog_change what);
 	/* A problem appeared, changed or (text NULL) went away. May be NULL. */
@@ -76,9 +77,20 @@ int catalog_fd(const struct catalog *c); /* borrowed; readable when there is som
 /* Take what is queued on the descriptor at entry (FIONREAD), no more. Cheap when nothing is. */
 void catalog_sync(struct catalog *c);
 
-/* Compare a slice of at most `files` files with the disk and repair what was missed; goes round.
- * Returns the number of differences found. */
+/*
+ * Compare a slice of at most `files` files with the disk and repair what was missed; goes round,
+ * each round begins with the names in the configuration directory. Returns the number of
+ * differences found. CATALOG_VMS_MAX and more: a whole round now.
+ */
 size_t catalog_scan(struct catalog *c, size_t files);
+void catalog_scan_anew(struct catalog *c); /* the next slice begins a round */
+
+/*
+ * Events were lost, and what is known may be old until catalog_repair has read it again: a step
+ * of about 0.3 ms, or all. Returns the number of differences found. catalog_verify is for one VM.
+ */
+bool catalog_doubtful(const struct catalog *c);
+size_t catalog_repair(struct catalog *c, bool all);
 
 /* Read all of one VM's files again now, whether or not an event said so. */
 void catalog_reload(struct catalog *c, const char *uuid);

@@ -30,7 +30,8 @@ struct unit {
 	bool blocked;        /* a VM in it is refused because another has its name or uuid */
 	bool broken;         /* its last reading failed */
 	bool disks_here;     /* disks lie in its directory: no IN_MODIFY for it */
-	bool seen;           /* mark of relisting */
+	bool seen;           /* by the listing under way, or newer than it */
+	bool doubted;        /* to be read again: events of it may be lost */
 };
 
 struct item {
@@ -76,6 +77,11 @@ struct catalog {
 	bool applying;
 	bool unblocked; /* a name or uuid became free */
 	size_t nvanishing;
+	void *dir;    /* DIR of the listing under way */
+	char **names; /* new ones it found */
+	size_t nnames, doubts, doubt_cursor;
+	bool listing;
+	bool doubtful;      /* events were lost: what is known may be old */
 	uint64_t published; /* calls of changed() */
 	size_t cursor;      /* of scans */
 	struct catalog_problem *flat;
@@ -138,10 +144,5 @@ void unit_set_problems(struct catalog *c, struct unit *u, struct catalog_problem
 void unit_problem(struct catalog *c, struct unit *u, const char *file, const char *text);
 
 /* --- the directory as a whole --- */
-/*
- * List it: units for what is new; queue those and the vanished ones, or all. -errno when it
- * cannot be listed (also a problem then).
- */
-int catalog_relist(struct catalog *c, bool all, struct err *err);
 /* (Re)watch the configuration and data directories. */
 void catalog_watch_roots(struct catalog *c);

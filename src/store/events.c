@@ -3,7 +3,6 @@
  * inotify events to units that must be read again. An event is only a hint where to look: what
  * counts is what unit.c finds there, so a needless look does no harm.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "base/paths.h"
 #include "base/strbuf.h"
 #include "store/catalog_impl.h"
+#include "store/repair.h"
 
 #define FINISHED (IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE)
 #define STARTED  (IN_MODIFY | IN_CREATE)
@@ -61,77 +61,6 @@ void catalog_watch_roots(struct catalog *c)
 	if (stat(p->etc, &st) == 0 &&
 	    file_check_trusted(&st, "configuration directory", p->etc, &err) < 0)
 		c->distrust = xstrdup(err.msg);
-}
-
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Names of what may be a directory, sorted: every daemon numbers VMs alike. */
-static int list_names(const char *path, char ***ret, size_t *ret_count)
-{
-	DIR *dir = opendir(path);
-	const struct dirent *de;
-	char **names = NULL;
-	size_t n = 0;
-
-	if (!dir)
-		return -errno;
-	while ((de = readdir(dir)) != NULL) {
-		if (de->d_name[0] == '.' ||
-		    (de->d_type != DT_DIR && de->d_type != DT_LNK && de->d_type != DT_UNKNOWN))
-			continue;
-		names = xrealloc(names, (n + 1) * sizeof(char *));
-		names[n++] = xstrdup(de->d_name);
-	}
-	(void)closedir(dir);
-	if (n > 0)
-		qsort(names, n, sizeof(char *), by_text);
-	*ret = names;
-	*ret_count = n;
-	return 0;
-}
-
-int catalog_relist(struct catalog *c, bool all, struct err *err)
-{
-	const char *etc = c->config.paths->etc;
-	struct err why = {0};
-	char **names = NULL;
-	size_t n = 0;
-	int r = list_names(etc, &names, &n);
-
-	if (r < 0 && r != -ENOENT) {
-		c->list_failed = true;
-		(void)err_sys(&why, -r, "cannot read the configuration directory '%s'", etc);
-		unit_problem(c, &c->self, etc, why.msg);
-		return err_set(err, -r, "%s", why.msg);
-	}
-	if (c->list_failed)
-		unit_problem(c, &c->self, etc, NULL);
-	c->list_failed = false;
-	for (size_t i = 0; i < c->nunits; i++)
-		c->units[i]->seen = false;
-	for (size_t i = 0; i < n; i++) {
-		struct unit *u = map_get(&c->by_dir, names[i]);
-
-		if (!u || all)
-			unit_queue(c, u ? u : (u = unit_new(c, names[i])));
-		u->seen = true;
-		free(names[i]);
-	}
-	free(names);
-	for (size_t i = 0; i < c->nunits; i++) {
-		if (!c->units[i]->seen)
-			unit_queue(c, c->units[i]);
-	}
-	return 0;
-}
-
-static void queue_all(struct catalog *c)
-{
-	for (size_t i = 0; i < c->nunits; i++)
-		unit_queue(c, c->units[i]);
 }
 
 static void config_dir_event(struct catalog *c, uint32_t mask, const char *name)
@@ -271,9 +200,10 @@ void catalog_sync(struct catalog *c)
 		take_events(c, (size_t)bytes);
 	if (c->roots_changed) {
 		catalog_watch_roots(c);
-		(void)catalog_relist(c, true, NULL);
-		queue_all(c);
+		catalog_doubt_all(c);
 	}
 	if (c->nqueue > 0)
 		catalog_apply(c);
+	while (c->doubtful && !c->config.sliced)
+		(void)catalog_repair_some(c, true);
 }

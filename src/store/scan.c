@@ -13,6 +13,7 @@
 #include "base/paths.h"
 #include "store/catalog_impl.h"
 #include "store/hash.h"
+#include "store/repair.h"
 
 static uint64_t hash_stat(uint64_t h, const char *path)
 {
@@ -71,13 +72,9 @@ static bool scan_unit(struct catalog *c, struct unit *u)
 	return c->published != before && !withheld;
 }
 
-static size_t scan_names(struct catalog *c)
+void catalog_scan_anew(struct catalog *c)
 {
-	uint64_t before = c->published;
-
-	if (catalog_relist(c, false, NULL) == 0)
-		catalog_apply(c);
-	return (size_t)(c->published - before);
+	c->cursor = SIZE_MAX;
 }
 
 size_t catalog_scan(struct catalog *c, size_t files)
@@ -87,13 +84,23 @@ size_t catalog_scan(struct catalog *c, size_t files)
 	catalog_sync(c);
 	if (c->applying)
 		return 0;
+	if (files >= CATALOG_VMS_MAX)
+		catalog_scan_anew(c);
 	if (c->cursor >= c->nunits) {
 		c->cursor = 0;
-		c->stats.scans++;
-		lost += scan_names(c);
+		if (!c->listing)
+			(void)catalog_list_begin(c, NULL);
 	}
-	for (size_t i = 0; i < files && c->cursor < c->nunits; i++)
-		lost += scan_unit(c, c->units[c->cursor++]);
-	c->stats.lost += lost;
+	for (size_t i = 0; i < files && (c->listing || c->doubts > 0); i++)
+		lost += catalog_repair(c, files >= CATALOG_VMS_MAX);
+	if (c->listing || c->doubts > 0)
+		return lost;
+	for (size_t i = 0; i < files && c->cursor < c->nunits; i++) {
+		size_t found = scan_unit(c, c->units[c->cursor++]);
+
+		c->stats.lost += found;
+		lost += found;
+	}
+	c->stats.scans += c->cursor >= c->nunits;
 	return lost;
 }

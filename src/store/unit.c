@@ -23,6 +23,7 @@
 #include "model/vm.h"
 #include "store/catalog_impl.h"
 #include "store/hash.h"
+#include "store/repair.h"
 #include "ucl/ucl.h"
 
 #define TEXT_MAX     8192       /* bytes of one problem's text we keep */
@@ -35,6 +36,7 @@ struct unit *unit_new(struct catalog *c, const char *name)
 
 	u->name = xstrdup(name);
 	u->path = path_join(c->config.paths->etc, name);
+	u->seen = true;
 	c->units = xrealloc(c->units, (c->nunits + 1) * sizeof(struct unit *));
 	c->units[c->nunits++] = u;
 	map_put(&c->by_dir, u->name, u);
@@ -51,6 +53,7 @@ static void free_texts(char **texts, size_t count)
 void unit_free(struct catalog *c, struct unit *u)
 {
 	unit_set_problems(c, u, NULL, 0);
+	unit_trust(c, u);
 	for (size_t i = 0; i < u->nwds; i++)
 		watch_drop(&c->watches, u->wds[i], u);
 	for (size_t i = 0; i < c->nunits; i++) {

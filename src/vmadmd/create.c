@@ -137,6 +137,7 @@ static int stored(struct change *c, struct err *err)
 {
 	c->stored = true;
 	catalog_sync(c->d->catalog);
+	(void)catalog_verify(c->d->catalog, c->uuid); /* not by the kernel's word alone */
 	if (catalog_by_uuid(c->d->catalog, c->uuid))
 		return 0;
 	return err_set(err, EIO, "the definition of VM %s was written but cannot be read back",

@@ -128,6 +128,7 @@ static int stored(struct change *c, struct err *err)
 {
 	c->stored = true;
 	catalog_sync(c->d->catalog);
+	(void)catalog_verify(c->d->catalog, c->uuid); /* not by the kernel's word alone */
 	log_info("vm=%s deleted name='%s' uid=%u", c->uuid, c->old->name, c->uid);
 	return 0;
 }

@@ -134,6 +134,7 @@ static int stored(struct change *c, struct err *err)
 
 	c->stored = true;
 	catalog_sync(c->d->catalog);
+	(void)catalog_verify(c->d->catalog, c->uuid); /* not by the kernel's word alone */
 	g = guest_find(c->d, c->uuid);
 	if (g)
 		vnc_stage_end(g);

@@ -86,6 +86,7 @@ static void get_vms(struct http_request *req, void *ctx)
 	struct http_body *body;
 	struct err err = {0};
 
+	sources_settle(of->sources, NULL);
 	if (filters_of(req, &filters, &err) < 0) {
 		reply_text(req, 400, err.msg);
 	} else if (cache_vms(of->cache, &who, http_query(req, "fields"), filters, &body) < 0) {
@@ -105,6 +106,7 @@ static void get_vm(struct http_request *req, void *ctx)
 	AUTO_STRBUF struct strbuf sb = {0};
 	AUTO_FREE char *text = NULL;
 
+	sources_settle(of->sources, uuid);
 	switch (cache_vm(of->cache, &who, uuid, http_query(req, "fields"), &sb)) {
 	case 0:
 		http_reply(req, 200, HTTP_JSON, sb.data, sb.len);
@@ -145,12 +147,14 @@ static void get_events(struct http_request *req, void *ctx)
 	struct err err = {0};
 
 	wish.wants = (wants(req, "seq") ? WANT_SEQ : 0) | (wants(req, "cause") ? WANT_CAUSE : 0);
-	if (hub_check(&wish, &err) < 0)
+	if (hub_check(&wish, &err) < 0) {
 		reply_text(req, 400, err.msg);
-	else if (str_eq(http_method(req), "HEAD"))
+	} else if (str_eq(http_method(req), "HEAD")) {
 		reply_text(req, 200, "");
-	else
+	} else {
+		sources_settle(of->sources, NULL);
 		hub_subscribe(of->hub, req, &who, &wish);
+	}
 }
 
 static void get_metrics(struct http_request *req, void *ctx)

@@ -20,6 +20,7 @@
 #include "vminfod/cache.h"
 #include "vminfod/disks.h"
 #include "vminfod/host.h"
+#include "vminfod/links.h"
 #include "vminfod/lookout.h"
 
 struct feed {
@@ -42,6 +43,7 @@ struct sources {
 	struct lookout *lookout;
 	struct disks *disks; /* the cache's */
 	struct host *host;   /* the cache's */
+	struct links *links; /* NULL: this kernel does not tell */
 	sd_event_source *files, *looked, *scan_timer, *hold_timer;
 	struct feed feeds[FEED_SOURCES];
 	struct hold *holds;
@@ -49,10 +51,13 @@ struct sources {
 	struct scan_log scans[SCANS_KEPT];
 	size_t nscans;
 	uint64_t round_us; /* when this round of the scan began; 0: none */
-	size_t round_lost, round_done;
+	size_t round_lost, round_done, round_slices;
+	uint64_t round_scans; /* of the catalog's statistics when it began */
+	uint64_t slices;
 	uint64_t round_longest_us;
 	json_t *round_changes;
 	bool hurry; /* somebody asked for this round */
+	int64_t born_wall_ms;
 	struct scan_error errors[ERRORS_KEPT];
 	size_t nerrors;
 };
@@ -289,7 +294,11 @@ static void on_changed(void *ctx, struct catalog_entry *e, enum catalog_change w
 
 static int on_files(sd_event_source *source, int fd, uint32_t events, void *ctx)
 {
-	catalog_sync(((struct sources *)ctx)->catalog);
+	struct sources *s = ctx;
+
+	catalog_sync(s->catalog);
+	if (catalog_doubtful(s->catalog) && !s->hurry)
+		sources_scan(s);
 	return 0;
 }
 
@@ -313,10 +322,11 @@ static void end_round(struct sources *s)
 	*log = (struct scan_log){.started_us = s->round_us,
 				 .ended_us = clock_us(),
 				 .lost = s->round_lost,
+				 .slices = s->round_slices,
 				 .longest_us = s->round_longest_us,
 				 .changes = steal_ptr(s->round_changes)};
 	s->round_us = 0;
-	s->round_lost = s->round_done = 0;
+	s->round_lost = s->round_done = s->round_slices = 0;
 	s->round_longest_us = 0;
 	s->hurry = false;
 }
@@ -347,29 +357,48 @@ static size_t scan_total(const struct sources *s)
 	return files > images ? files : images;
 }
 
-/* Compare for SLICE_US, as readers wait meanwhile; returns how far it came. */
-static size_t scan_slice(struct sources *s)
+/* What was found between the two is the scan's. */
+static void keep_found(struct sources *s, size_t lost, uint64_t took)
 {
-	uint64_t start = clock_us(), took;
-	size_t lost = 0, done = 0, total = scan_total(s);
-
-	if (!s->round_us)
-		s->round_us = start;
-	cache_scan_begin(s->cache);
-	do {
-		lost += catalog_scan(s->catalog, SLICE_STEP);
-		lost += disks_scan(s->disks, SLICE_STEP);
-		done += SLICE_STEP;
-		took = clock_us() - start;
-	} while (took < SLICE_US && s->round_done + done < total);
 	keep_changes(s, cache_scan_end(s->cache));
 	if (lost)
 		log_warn("scan found %zu changes that no event told of", lost);
 	if (took > s->round_longest_us)
 		s->round_longest_us = took;
 	s->round_lost += lost;
-	s->round_done += done;
-	if (s->round_done >= total)
+	s->round_slices++;
+	s->slices++;
+}
+
+/* Has this round seen everything? */
+static bool round_complete(const struct sources *s)
+{
+	return catalog_stats(s->catalog)->scans != s->round_scans &&
+	       s->round_done >= disks_count(s->disks);
+}
+
+/* Compare for SLICE_US, as readers wait meanwhile; returns how far it came. */
+static size_t scan_slice(struct sources *s)
+{
+	uint64_t start = clock_us(), took;
+	size_t lost = 0, done = 0;
+
+	if (!s->round_us) {
+		s->round_us = start;
+		s->round_scans = catalog_stats(s->catalog)->scans;
+		catalog_scan_anew(s->catalog);
+	}
+	cache_scan_begin(s->cache);
+	do {
+		if (catalog_stats(s->catalog)->scans == s->round_scans)
+			lost += catalog_scan(s->catalog, SLICE_STEP);
+		lost += disks_scan(s->disks, SLICE_STEP);
+		done += SLICE_STEP;
+		s->round_done += SLICE_STEP;
+		took = clock_us() - start;
+	} while (took < SLICE_US && !round_complete(s));
+	keep_found(s, lost, took);
+	if (round_complete(s))
 		end_round(s);
 	return done;
 }
@@ -415,14 +444,52 @@ const char *sources_host_problem(const struct sources *s)
 	return s->host ? host_problem(s->host) : NULL;
 }
 
+json_t *sources_host(const struct sources *s)
+{
+	json_t *j = json_copy((json_t *)(uintptr_t)host_facts(s->host));
+	int64_t lost = s->links ? links_lost(s->links) : s->born_wall_ms;
+	char buf[ISO_TIME_LEN];
+
+	(void)json_object_set_new(j, "links", s->links ? links_json(s->links) : json_array());
+	if (lost)
+		(void)json_object_set_new(
+			j, "unknown",
+			json_pack("{s:s}", "links", clock_iso(lost, buf, sizeof(buf))));
+	return j;
+}
+
 void sources_sync(struct sources *s)
 {
 	catalog_sync(s->catalog);
+	if (catalog_doubtful(s->catalog) && !s->hurry)
+		sources_scan(s);
 	lookout_sync(s->lookout);
 	for (size_t i = 0; i < FEED_SOURCES; i++) {
 		if (s->feeds[i].client)
 			feed_client_drain(s->feeds[i].client);
 	}
+}
+
+/* Lost events: what this answer is made of must be known again, the rest can wait. */
+void sources_settle(struct sources *s, const char *uuid)
+{
+	uint64_t start;
+	size_t lost;
+
+	if (!catalog_doubtful(s->catalog))
+		return;
+	start = clock_us();
+	cache_scan_begin(s->cache);
+	if (uuid && catalog_by_uuid(s->catalog, uuid))
+		lost = catalog_verify(s->catalog, uuid);
+	else
+		lost = catalog_repair(s->catalog, true);
+	keep_found(s, lost, clock_us() - start);
+}
+
+uint64_t sources_slices(const struct sources *s)
+{
+	return s->slices;
 }
 
 struct catalog *sources_catalog(struct sources *s)
@@ -434,9 +501,11 @@ static int load(struct sources *s, struct err *err)
 {
 	struct catalog_config config = {.paths = s->paths,
 					.metadata = true,
+					.sliced = true,
 					.changed = on_changed,
 					.problem = on_problem,
 					.ctx = s};
+	struct err links_err = {0};
 	int r = catalog_new(&config, &s->catalog, err);
 
 	s->round_us = clock_us();
@@ -448,6 +517,9 @@ static int load(struct sources *s, struct err *err)
 	s->host = host_new(s->paths, s->lookout, catalog_host_uuid(s->catalog), cache_on_host,
 			   s->cache);
 	cache_use(s->cache, s->disks, s->host);
+	s->born_wall_ms = clock_wall_ms();
+	if (links_new(s->event, &s->links, &links_err) < 0)
+		log_warn("%s", links_err.msg);
 	r = catalog_load(s->catalog, err);
 	if (r < 0)
 		return r;
@@ -497,6 +569,7 @@ void sources_free(struct sources *s)
 	(void)sd_event_source_disable_unref(s->looked);
 	cache_drop_sources(s->cache);
 	lookout_free(s->lookout);
+	links_free(s->links);
 	(void)sd_event_source_disable_unref(s->scan_timer);
 	(void)sd_event_source_disable_unref(s->hold_timer);
 	catalog_free(s->catalog);

@@ -26,7 +26,7 @@ struct sources;
 
 struct scan_log {
 	uint64_t started_us, ended_us;
-	size_t lost;
+	size_t lost, slices;
 	uint64_t longest_us; /* the longest go of the round */
 	json_t *changes;     /* of cache_scan_end; NULL: none */
 };
@@ -52,9 +52,15 @@ int sources_connect(struct sources *s, uint64_t timeout_ms, struct err *err);
 
 /* Take in what is queued on all descriptors now, no more. */
 void sources_sync(struct sources *s);
+/*
+ * Before an answer about one VM, or (NULL) about all: where events were lost, read again what it
+ * is made of, now. All else is read again in slices.
+ */
+void sources_settle(struct sources *s, const char *uuid);
 /* Begin to compare everything with the disk now, in slices. */
 void sources_scan(struct sources *s);
 
+uint64_t sources_slices(const struct sources *s); /* of scans and repairs */
 struct catalog *sources_catalog(struct sources *s);
 /* {"vmstated":{"connected","ready","lost"?},"vmadmd":{...}}; the caller owns it. */
 json_t *sources_feeds(const struct sources *s);
@@ -63,3 +69,5 @@ size_t sources_scans(const struct sources *s, const struct scan_log **ret);
 size_t sources_errors(const struct sources *s, const struct scan_error **ret);
 size_t sources_holds(const struct sources *s, const struct hold **ret);
 const char *sources_host_problem(const struct sources *s); /* NULL: none */
+/* {"server_uuid",..., "links":[...], "unknown"?:{"links": since}}; the caller owns it. */
+json_t *sources_host(const struct sources *s);

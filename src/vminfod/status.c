@@ -126,7 +126,7 @@ static json_t *problems(const struct sources *sources, const struct catalog *cat
 	return list;
 }
 
-static json_t *files(const struct catalog *catalog)
+static json_t *files(const struct sources *sources, const struct catalog *catalog)
 {
 	const struct catalog_stats *s = catalog_stats(catalog);
 	json_t *j = json_object();
@@ -136,6 +136,8 @@ static json_t *files(const struct catalog *catalog)
 	json_put_int(j, "overflows", (json_int_t)s->overflows);
 	json_put_int(j, "lost", (json_int_t)s->lost);
 	json_put_int(j, "scans", (json_int_t)s->scans);
+	json_put_int(j, "slices", (json_int_t)sources_slices(sources));
+	json_put_bool(j, "doubtful", catalog_doubtful(catalog));
 	return j;
 }
 
@@ -167,7 +169,7 @@ static void put_ours(json_t *j, const struct status_of *of)
 	json_put_str(j, "version", DROVER_VERSION);
 	(void)json_object_set_new(j, "feeds", sources_feeds(of->sources));
 	json_put_int(j, "mutations", (json_int_t)sources_holds(of->sources, &holds));
-	(void)json_object_set_new(j, "files", files(catalog));
+	(void)json_object_set_new(j, "files", files(of->sources, catalog));
 	(void)json_object_set_new(j, "events", events(of->hub));
 	json_put_int(j, "connections", (json_int_t)http_server_connections(of->http));
 	(void)json_object_set_new(j, "problems", problems(of->sources, catalog));
@@ -192,6 +194,7 @@ static json_t *refresh_log(const struct sources *sources)
 					   sizeof(took)));
 		put_ago(row, "endedAgo", logs[i].ended_us);
 		json_put_int(row, "lost", (json_int_t)logs[i].lost);
+		json_put_int(row, "slices", (json_int_t)logs[i].slices);
 		json_put_int(row, "longestUs", (json_int_t)logs[i].longest_us);
 		(void)json_array_append_new(list, row);
 	}
@@ -242,6 +245,7 @@ json_t *status_make(const struct status_of *of, bool full)
 	if (full) {
 		(void)json_object_set_new(j, "refreshLog", refresh_log(of->sources));
 		(void)json_object_set_new(j, "fswatcher", watcher(sources_catalog(of->sources)));
+		(void)json_object_set_new(j, "host", sources_host(of->sources));
 	}
 	put_ours(j, of);
 	return j;
