@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 #include <sys/ioctl.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "base/err.h"
@@ -38,7 +40,21 @@ struct pidfd_info_v0 {
 #define LATE_REAP_MS  5000 /* how long a zombie of another parent may hide its status */
 #define FIRST_FREE_FD 3
 
-enum step { STEP_FDS, STEP_SESSION, STEP_CWD, STEP_UID, STEP_PRIVS, STEP_EXEC };
+/* Fields of /proc/PID/stat, counted from 1. */
+#define STAT_STATE     3
+#define STAT_START     22
+#define STAT_EXIT_CODE 52
+
+enum step {
+	STEP_FDS,
+	STEP_SESSION,
+	STEP_CWD,
+	STEP_UID,
+	STEP_PRIVS,
+	STEP_LOCK,
+	STEP_RECORD,
+	STEP_EXEC
+};
 
 struct child_failure {
 	int step, code;
@@ -129,6 +145,10 @@ static void __attribute__((noreturn)) child_side(const struct child_spec *spec, 
 		fail(fd, STEP_UID);
 	if (spec->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		fail(fd, STEP_PRIVS);
+	if (spec->lock > 0 && child_process_lock(spec->lock) < 0)
+		fail(fd, STEP_LOCK);
+	if (spec->record > 0 && child_record_keep(spec->record) < 0)
+		fail(fd, STEP_RECORD);
 	reset_signals();
 	if (spec->env)
 		environ = (char **)(uintptr_t)spec->env;
@@ -157,44 +177,57 @@ static int failure_to_err(const struct child_spec *spec, const struct child_fail
 			       (unsigned)spec->uid, (unsigned)spec->gid);
 	case STEP_PRIVS:
 		return err_sys(err, f->code, "%s: cannot give up privileges", spec->argv[0]);
+	case STEP_LOCK:
+		return err_sys(err, f->code, "%s: cannot take its lock", spec->argv[0]);
+	case STEP_RECORD:
+		return err_sys(err, f->code, "%s: cannot claim its record", spec->argv[0]);
 	case STEP_EXEC:
 		break;
 	}
 	return err_sys(err, f->code, "cannot execute '%s'", spec->argv[0]);
 }
 
-static int clock_ticks_field(const char *stat, uint64_t *ret)
-{
-	/* The command, in brackets, may hold anything; fields go on after its last bracket. */
-	const char *p = strrchr(stat, ')');
+struct stat_fields {
+	char state;
+	uint64_t start_time;
+	int wait_status; /* of a zombie; 0 when we may not see it */
+};
 
-	for (int field = 2; p && field < 22; field++) {
-		p = strchr(p, ' ');
-		if (p)
-			p++;
+static int read_stat(pid_t pid, struct stat_fields *ret)
+{
+	char path[40], text[1024];
+	AUTO_FD int fd = -1;
+	const char *p;
+	ssize_t n;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -ESRCH;
+	n = read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return -ESRCH;
+	text[n] = '\0';
+	*ret = (struct stat_fields){0};
+	/* The command, in brackets, may hold anything; fields go on after its last bracket. */
+	p = strrchr(text, ')');
+	for (int field = 3; p && (p = strchr(p, ' ')) != NULL; field++) {
+		p++;
+		if (field == STAT_STATE)
+			ret->state = *p;
+		else if (field == STAT_START)
+			ret->start_time = strtoull(p, NULL, 10);
+		else if (field == STAT_EXIT_CODE)
+			ret->wait_status = (int)strtol(p, NULL, 10);
 	}
-	if (!p || *p < '0' || *p > '9')
-		return -EINVAL;
-	*ret = strtoull(p, NULL, 10);
 	return 0;
 }
 
 uint64_t process_start_time(pid_t pid)
 {
-	char path[40], text[1024];
-	uint64_t ticks = 0;
-	ssize_t n;
-	AUTO_FD int fd = -1;
+	struct stat_fields seen;
 
-	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	n = read(fd, text, sizeof(text) - 1);
-	if (n <= 0)
-		return 0;
-	text[n] = '\0';
-	return clock_ticks_field(text, &ticks) == 0 ? ticks : 0;
+	return read_stat(pid, &seen) == 0 ? seen.start_time : 0;
 }
 
 static void child_free(struct child *c)
@@ -226,7 +259,7 @@ static void from_siginfo(const siginfo_t *si, struct child_exit *how)
 	how->status = si->si_status;
 }
 
-static void from_wait_status(int status, struct child_exit *how)
+void child_from_wait_status(int status, struct child_exit *how)
 {
 	how->known = true;
 	if (WIFEXITED(status)) {
@@ -259,16 +292,40 @@ static int on_late(sd_event_source *source, uint64_t usec, void *ctx)
 	return 0;
 }
 
+/* The rule of ptrace, by which the kernel shows an exit status. */
+static bool may_see(pid_t pid)
+{
+	char path[32];
+	struct stat st;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	return (stat(path, &st) == 0 && st.st_uid == geteuid()) ||
+	       (geteuid() == 0 && prctl(PR_CAPBSET_READ, CAP_SYS_PTRACE) == 1);
+}
+
+/* What its parent has not reaped yet shows how it ended, to its own user and to root. */
+static bool zombie_status(const struct child *c, struct child_exit *how)
+{
+	struct stat_fields seen;
+
+	if (read_stat(c->pid, &seen) < 0 || seen.state != 'Z' || seen.start_time != c->start_time)
+		return false;
+	if (seen.wait_status == 0 && !may_see(c->pid)) /* 0 is also what strangers are shown */
+		return false;
+	child_from_wait_status(seen.wait_status, how);
+	return true;
+}
+
 /* A process that is not our child: a zombie shows EPOLLIN, a reaped one EPOLLHUP. */
 static void stranger_ended(struct child *c, uint32_t events)
 {
 	struct pidfd_info_v0 info = {.mask = INFO_EXIT};
 	struct child_exit how = {0};
-	int r = ioctl(c->pidfd, GET_INFO, &info);
+	int r = zombie_status(c, &how) ? 0 : ioctl(c->pidfd, GET_INFO, &info);
 	bool old_kernel = r < 0 && errno != ESRCH && errno != EREMOTE;
 
-	if (r == 0 && (info.mask & INFO_EXIT))
-		from_wait_status(info.exit_code, &how);
+	if (r == 0 && !how.known && (info.mask & INFO_EXIT))
+		child_from_wait_status(info.exit_code, &how);
 	if (how.known || old_kernel || (events & EPOLLHUP)) {
 		finish(c, how, false);
 		return;

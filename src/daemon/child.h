@@ -26,6 +26,8 @@ struct child_spec {
 	uid_t uid;
 	gid_t gid;
 	uint64_t timeout_ms; /* 0: none; then the group (or process) is killed with SIGKILL */
+	int record;          /* of child_record_new, borrowed; 0: none */
+	int lock;            /* one of keep: held by the program with a process lock; 0: none */
 };
 
 /* How it ended, as waitid tells: code CLD_EXITED, CLD_KILLED or CLD_DUMPED. */
@@ -64,6 +66,9 @@ int child_adopt(sd_event *event, pid_t pid, uint64_t start_time, child_done done
 /* From now on it has timeout_ms, as with child_spec.timeout_ms: for one that was adopted. */
 int child_limit(sd_event *event, struct child *c, uint64_t timeout_ms);
 
+/* Who holds the lock of child_spec.lock on this file: a pid, or 0. */
+pid_t child_lock_holder(const char *path);
+
 uint64_t process_start_time(pid_t pid); /* 0 when there is no such process */
 
 /* "exited with status 3", "killed by signal 9 (Killed)", ...; buf at least 64 bytes. */
@@ -77,3 +82,23 @@ typedef void (*run_done)(void *ctx, const struct child_exit *how, const char *ou
 			 const char *errors);
 int child_run(sd_event *event, const struct child_spec *spec, size_t max_output, run_done done,
 	      void *ctx, struct child **ret, struct err *err);
+
+/*
+ * A run that must happen once, whoever starts it, and whose end must be known to whoever asks:
+ * the record is a small file that a process between us and the program claims before it starts
+ * the program, holds locked while that runs, and writes its end to. It outlives us.
+ * child_start with a record that another process claimed is -EALREADY.
+ */
+enum child_record_state {
+	RECORD_NONE, /* no such file, or of another ticket: nothing was started */
+	RECORD_OPEN, /* nobody claimed it, or not yet */
+	RECORD_RUNS, /* ret_pid: the process that will write the end; it leads the group */
+	RECORD_ENDED,
+	RECORD_LOST, /* claimed, and the claimer is gone without a word: it was killed */
+};
+
+/* A new record at path in the place of an older one; ticket tells them apart. Caller closes. */
+int child_record_new(const char *path, uint64_t ticket, int *ret_fd, struct err *err);
+/* ret_how is set for RECORD_ENDED, ret_pid for RECORD_RUNS. */
+enum child_record_state child_record_look(const char *path, uint64_t ticket, pid_t *ret_pid,
+					  struct child_exit *ret_how);

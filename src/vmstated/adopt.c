@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/problems.h"
+#include "base/strbuf.h"
 #include "base/uuid.h"
 #include "model/model.h"
 #include "store/catalog.h"
@@ -54,19 +55,30 @@ static void load_started(struct guest *g)
 	ucl_free(doc);
 }
 
-/* A QEMU may hold the lock though no process of ours is known: then we cannot tell. */
-static bool lock_is_held(struct guest *g)
+/* Our predecessor was killed before it could write down the process: its lock tells who it is. */
+static void find_by_lock(struct guest *g)
 {
 	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "lock");
 	AUTO_FD int fd = open(path, O_RDWR | O_CLOEXEC);
+	pid_t pid;
 
-	return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0;
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return;
+	pid = child_lock_holder(path);
+	if (pid <= 0 || guest_watch_qemu(g, pid, process_start_time(pid), NULL) < 0) {
+		log_error("vm=%s its lock is held, but no process is known: state unknown",
+			  g->uuid);
+		return;
+	}
+	guest_mark_running(g, true);
 }
 
-static void take_up_running(struct guest *g, const json_t *j)
+static void take_up_running(struct guest *g, bool known)
 {
 	struct err err = {0};
 
+	if (!known)
+		guest_save(g);
 	if (monitor_open(g, &err) < 0 || console_open(g, false, &err) < 0)
 		log_warn("vm=%s %s", g->uuid, err.msg);
 	if (g->launched)
@@ -76,35 +88,38 @@ static void take_up_running(struct guest *g, const json_t *j)
 	log_info("vm=%s adopted pid=%d state=%s", g->uuid, (int)g->pid, sup_states[g->state].label);
 }
 
-static bool still_runs(const json_t *hook)
+/* Those of this state's hooks, or of a reset, that are not through. */
+static void take_up_hooks(struct guest *g, const json_t *j)
 {
-	uint64_t start = (uint64_t)json_get_int(hook, "start", 0);
+	const char *due = json_get_str(j, "hooks_due", NULL);
 
-	return start && process_start_time((pid_t)json_get_int(hook, "pid", 0)) == start;
+	if (due && (g->pid <= 0 || g->launched)) /* QEMU comes up after the hooks of a start */
+		g->hooks_due =
+			str_eq(due, HOOKS_OF_RESET) ? HOOKS_OF_RESET : sup_states[g->state].hook;
+	hooks_take_up(g, json_object_get(j, "hook"));
+	if (!g->hooks)
+		hookout_resume(g);
 }
 
 static void resume(struct guest *g, const json_t *j, bool was_up)
 {
-	const json_t *hook = json_object_get(j, "hook");
 	struct child_exit gone = {.known = false};
+	bool waits;
 
 	g->settled = json_get_bool(j, "settled", false);
-	if (g->pid > 0) {
-		take_up_running(g, j);
-		if (hook)
-			hooks_adopt(g, hook);
-		else if (g->state == SUP_RUNNING || g->state == SUP_RESTARTED)
-			(void)guest_dispatch(g, EV_HOOK_DONE, NULL);
-		stop_resume(g);
-	} else if (was_up) {
-		if (still_runs(hook)) /* the walk of the end waits for it */
-			hooks_adopt(g, hook);
-		guest_ended(g, &gone);
-	} else if (hook) {
-		hooks_adopt(g, hook);
-	} else if (!g->settled) {
+	take_up_hooks(g, j);
+	waits = g->hooks != NULL;
+	if (g->pid > 0)
+		take_up_running(g, was_up);
+	else if (was_up)
+		guest_ended(g, &gone); /* its walk waits for hooks */
+	if (waits)
+		hooks_resume(g);
+	else if (g->pid > 0 ? g->state == SUP_RUNNING || g->state == SUP_RESTARTED
+			    : !was_up && !g->settled)
 		(void)guest_dispatch(g, EV_HOOK_DONE, NULL);
-	}
+	if (g->pid > 0)
+		stop_resume(g);
 	restart_resume(g);
 	guest_publish(g);
 }
@@ -140,8 +155,8 @@ static void adopt(struct supervisor *sup, const char *uuid)
 		g->started = vm_copy(g->def->vm);
 	if (g->started && g->pid > 0 && hardware_load(g, &err) < 0)
 		log_warn("vm=%s its configfile as it is now: %s", uuid, err.msg);
-	if (!was_up && g->pid <= 0 && lock_is_held(g))
-		log_error("vm=%s its lock is held, but no process is known: state unknown", uuid);
+	if (!was_up)
+		find_by_lock(g);
 	resume(g, j, was_up);
 }
 

@@ -14,6 +14,7 @@
 #include "model/model.h"
 #include "model/vm.h"
 #include "qemu/argv.h"
+#include "vmstated/words.h"
 
 struct bhyve;
 struct catalog;
@@ -22,6 +23,7 @@ struct console_relay;
 struct err;
 struct feed_server;
 struct guest;
+struct hook_output;
 struct hook_run;
 struct http_server;
 struct order;
@@ -29,30 +31,6 @@ struct shutdown;
 struct qmp;
 struct sync_queue;
 struct waiter;
-
-/* What can happen to a guest; columns of the state table. */
-enum guest_event {
-	EV_START,     /* a person, autoboot or the restart policy asks */
-	EV_STOP,      /* stop engine armed; target and deadline are in the guest */
-	EV_HOOK_DONE, /* the state's hooks ended well */
-	EV_HOOK_FAILED,
-	EV_LAUNCHED, /* QEMU answered a command */
-	EV_EXIT,     /* QEMU ended; cause is in the guest */
-	EV_FAILRESET,
-};
-#define GUEST_EVENT_COUNT 7
-
-enum guest_target { TARGET_NONE, TARGET_STOPPED, TARGET_START, TARGET_FAILED };
-
-struct last_exit {
-	bool set;
-	enum end_cause cause;
-	char detail[200];
-	int64_t wall_ms;
-	bool has_status;
-	int status; /* exit status, or 128 + signal */
-	int signal;
-};
 
 #define BUDGET_MAX    64
 #define BOOT_RESETS   2     /* RESET events of the firmware itself ...      */
@@ -117,7 +95,11 @@ struct guest {
 	bool ready;
 	char *order; /* boot order of this start only */
 
-	struct hook_run *hooks; /* running now, or NULL */
+	struct hook_run *hooks;       /* running now, or NULL */
+	const char *hooks_due;        /* of which state they are not through yet; NULL: none */
+	char event[24];               /* what led to this state, for hooks */
+	uint64_t hook_ticket;         /* counts hooks that were started */
+	struct hook_output *hook_out; /* open while anything may write */
 	struct console_relay *console;
 	struct waiter *waiters;
 	struct guest *next;

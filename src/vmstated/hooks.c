@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Hooks: the executable named after the state, then those in STATE.d in order, one at a time per
- * VM. A hook's output goes through two FIFOs that it holds open itself, so that it outlives us
- * without SIGPIPE and a background process of it cannot keep us waiting: its own end is what
- * counts. Source: design 5, vmstated(8) "Hook Scripts".
+ * VM. Each runs exactly once, whenever we are killed: its ticket is in the state file before it
+ * is started, and the record of that ticket (child.h) says whether it was claimed, runs, or how
+ * it ended. Its own end is what counts, not that of what it left behind.
+ * Source: design 5, vmstated(8) "Hook Scripts".
  */
 #include <dirent.h>
 #include <errno.h>
@@ -23,18 +24,7 @@
 #include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
-#define HOOKS_MAX     64         /* files of one state */
-#define HOOK_OUT_MAX  (1u << 20) /* bytes one hook may put into the log; the rest is counted */
-#define HOOK_LINE_MAX 4096u
-
-struct stream {
-	struct hook_run *run;
-	const char *tag;
-	int fd;
-	sd_event_source *source;
-	struct strbuf line;
-	size_t written, dropped;
-};
+#define HOOKS_MAX 64 /* files of one state */
 
 struct hook_run {
 	struct guest *guest;
@@ -44,16 +34,8 @@ struct hook_run {
 	size_t count, at;
 	struct child *child;
 	uint64_t until_ms; /* clock_ms of its limit */
-	struct stream out, errors;
+	bool unrecorded;   /* there was no space for its record */
 };
-
-static void stream_done(struct stream *s)
-{
-	sd_event_source_disable_unref(s->source);
-	if (s->fd >= 0)
-		(void)close(s->fd);
-	strbuf_done(&s->line);
-}
 
 void hooks_free(struct guest *g)
 {
@@ -64,8 +46,6 @@ void hooks_free(struct guest *g)
 	g->hooks = NULL;
 	if (run->child)
 		child_forget(run->child);
-	stream_done(&run->out);
-	stream_done(&run->errors);
 	for (size_t i = 0; i < run->count; i++)
 		free(run->files[i]);
 	free(run->files);
@@ -82,76 +62,6 @@ static const char *base_name(const char *path)
 	const char *slash = strrchr(path, '/');
 
 	return slash ? slash + 1 : path;
-}
-
-static void log_line(struct stream *s)
-{
-	const struct hook_run *run = s->run;
-	AUTO_FREE char *tag = NULL;
-
-	if (s->line.len == 0)
-		return;
-	if (s->written > HOOK_OUT_MAX) {
-		s->dropped += s->line.len;
-	} else {
-		tag = xasprintf("%s/%s", base_name(run->files[run->at]), s->tag);
-		guestlog_line(run->guest, tag, s->line.data, s->line.len);
-	}
-	s->written += s->line.len;
-	s->line.len = 0;
-}
-
-/* At most 64 KiB a turn, so that a hook that writes for ever starves nobody. */
-static void take_output(struct stream *s, bool all)
-{
-	char buf[4096];
-
-	for (int i = 0; i < (all ? 256 : 16); i++) {
-		ssize_t n = read(s->fd, buf, sizeof(buf));
-
-		if (n <= 0)
-			return;
-		for (ssize_t k = 0; k < n; k++) {
-			if (buf[k] == '\n' || s->line.len >= HOOK_LINE_MAX)
-				log_line(s);
-			if (buf[k] != '\n')
-				strbuf_putc(&s->line, buf[k]);
-		}
-	}
-}
-
-static int on_output(sd_event_source *source, int fd, uint32_t events, void *userdata)
-{
-	take_output(userdata, false);
-	return 0;
-}
-
-static void finish_stream(struct stream *s)
-{
-	take_output(s, true);
-	log_line(s);
-	if (s->dropped)
-		guestlog_printf(s->run->guest, base_name(s->run->files[s->run->at]),
-				"%zu more bytes were not logged", s->dropped);
-	s->written = s->dropped = 0;
-}
-
-/* The FIFO is opened for reading and writing: no end of file, no waiting for the other side. */
-static int open_stream(struct hook_run *run, struct stream *s, const char *name, const char *tag,
-		       struct err *err)
-{
-	AUTO_FREE char *path = path_of_run(&run->guest->sup->paths, run->guest->uuid, name);
-	int r;
-
-	s->run = run;
-	s->tag = tag;
-	if (mkfifo(path, 0600) < 0 && errno != EEXIST)
-		return err_sys(err, errno, "cannot make '%s'", path);
-	s->fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	if (s->fd < 0)
-		return err_sys(err, errno, "cannot open '%s'", path);
-	r = sd_event_add_io(run->guest->sup->event, &s->source, s->fd, EPOLLIN, on_output, s);
-	return r < 0 ? err_sys(err, -r, "cannot watch '%s'", path) : 0;
 }
 
 static int compare(const void *a, const void *b)
@@ -196,7 +106,6 @@ static void find_files(struct hook_run *run)
 	const struct vm *vm = guest_vm(run->guest);
 	const char *dir = vm->scriptpath ? vm->scriptpath : vm->dir;
 
-	run->files = xcalloc(HOOKS_MAX, sizeof(*run->files));
 	if (!dir)
 		return;
 	if (!str_eq(run->hook, HOOKS_OF_RESET)) {
@@ -270,47 +179,71 @@ static void env_fill(struct environment *e, const struct hook_run *run)
 
 static void next_hook(struct hook_run *run);
 
+static char *record_path(const struct guest *g)
+{
+	return path_of_run(&g->sup->paths, g->uuid, "hook.record");
+}
+
+/* The record knows better than the end of who kept it. */
+static struct child_exit true_end(const struct hook_run *run, const struct child_exit *how)
+{
+	AUTO_FREE char *path = record_path(run->guest);
+	struct child_exit end = {0};
+	pid_t pid;
+
+	if (child_record_look(path, run->guest->hook_ticket, &pid, &end) == RECORD_ENDED)
+		return end;
+	end = *how;
+	if (!end.known) { /* it ended without a word: it was killed */
+		end.known = true;
+		end.code = CLD_KILLED;
+		end.status = SIGKILL;
+	}
+	return end;
+}
+
 static void hook_ended(void *ctx, const struct child_exit *how)
 {
 	struct hook_run *run = ctx;
 	struct guest *g = run->guest;
 	const char *file = run->files[run->at];
-	bool ok = !how->known || (how->code == CLD_EXITED && how->status == 0);
+	struct child_exit end = true_end(run, how);
 	char text[64];
 
 	run->child = NULL;
-	finish_stream(&run->out);
-	finish_stream(&run->errors);
-	if (how->timed_out) {
-		guest_fail(g, "hook %s ran longer than %llu ms and was killed", file,
-			   (unsigned long long)guest_vm(g)->hooktimeout_ms);
-		ok = false;
-	} else if (!ok) {
-		guest_fail(g, "hook %s %s", file, child_exit_text(how, text, sizeof(text)));
+	hookout_end(g);
+	run->at++;
+	if (end.code != CLD_EXITED || end.status != 0) {
+		if (end.timed_out)
+			guest_fail(g, "hook %s ran longer than %llu ms and was killed", file,
+				   (unsigned long long)guest_vm(g)->hooktimeout_ms);
+		else
+			guest_fail(g, "hook %s %s", file,
+				   child_exit_text(&end, text, sizeof(text)));
+		run->at = run->count; /* the rest of a failed state is not run */
+		g->hook_failed = true;
 	}
-	if (ok) {
-		run->at++;
-		next_hook(run);
-		return;
-	}
-	run->at = run->count; /* the rest of a failed state is not run */
-	g->hook_failed = true;
 	next_hook(run);
 }
 
-/* The hook's own open file: with ours, which does not block, a long output would fail in it. */
-static int blocking_copy(int fd)
+/* again: our predecessor made the record, and may have forked somebody who is to claim it. */
+static int open_record(struct hook_run *run, bool again)
 {
-	char path[32];
+	AUTO_FREE char *path = record_path(run->guest);
+	struct err err = {0};
+	int fd = 0;
 
-	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, O_RDWR | O_CLOEXEC);
+	if (again)
+		return open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	run->unrecorded = child_record_new(path, run->guest->hook_ticket, &fd, &err) < 0;
+	if (run->unrecorded) /* cleaning up goes before keeping books */
+		log_error("vm=%s hook without a record: %s", run->guest->uuid, err.msg);
+	return fd;
 }
 
-static int start_one(struct hook_run *run, const char *file, struct err *err)
+static int start_one(struct hook_run *run, const char *file, bool again, struct err *err)
 {
-	AUTO_FD int out = blocking_copy(run->out.fd);
-	AUTO_FD int errors = blocking_copy(run->errors.fd);
+	AUTO_FD int out = -1, errors = -1, record = -1;
 	struct guest *g = run->guest;
 	const struct vm *vm = guest_vm(g);
 	const char *argv[] = {file, NULL};
@@ -320,8 +253,6 @@ static int start_one(struct hook_run *run, const char *file, struct err *err)
 		.env = (const char *const *)env.items,
 		.cwd = vm->dir && file_exists(vm->dir) ? vm->dir : "/",
 		.in = -1,
-		.out = out,
-		.errfd = errors,
 		.session = true,
 		.timeout_ms = vm->hooktimeout_ms,
 	};
@@ -329,8 +260,17 @@ static int start_one(struct hook_run *run, const char *file, struct err *err)
 
 	if (r < 0)
 		return r;
+	if (!again) {
+		run->until_ms = clock_ms() + vm->hooktimeout_ms;
+		g->hook_ticket++;
+		guest_save(g);
+	}
+	record = open_record(run, again);
+	hookout_begin(g, base_name(file), &out, &errors);
+	spec.out = out;
+	spec.errfd = errors;
+	spec.record = record;
 	env_fill(&env, run);
-	run->until_ms = clock_ms() + vm->hooktimeout_ms;
 	r = child_start(g->sup->event, &spec, hook_ended, run, &run->child, err);
 	for (size_t i = 0; i < env.count; i++)
 		free(env.items[i]);
@@ -347,7 +287,16 @@ static void finish(struct hook_run *run, bool failed)
 	bool quiet = str_eq(run->hook, sup_states[SUP_FAILED].hook);
 
 	hooks_free(g);
+	hookout_rest(g);
+	g->hooks_due = NULL;
 	(void)guest_dispatch(g, failed && !quiet ? EV_HOOK_FAILED : EV_HOOK_DONE, NULL);
+}
+
+static void cannot_run(struct hook_run *run, const struct err *err)
+{
+	guest_fail(run->guest, "%s", err->msg);
+	run->guest->hook_failed = true;
+	finish(run, true);
 }
 
 static void next_hook(struct hook_run *run)
@@ -355,17 +304,10 @@ static void next_hook(struct hook_run *run)
 	struct guest *g = run->guest;
 	struct err err = {0};
 
-	if (run->at >= run->count) {
+	if (run->at >= run->count)
 		finish(run, g->hook_failed && run->count > 0);
-		return;
-	}
-	if (start_one(run, run->files[run->at], &err) < 0) {
-		guest_fail(g, "%s", err.msg);
-		g->hook_failed = true;
-		finish(run, true);
-		return;
-	}
-	guest_save(g); /* which hook runs, for who takes over */
+	else if (start_one(run, run->files[run->at], false, &err) < 0)
+		cannot_run(run, &err);
 }
 
 static struct hook_run *run_new(struct guest *g, const char *hook, const char *event)
@@ -374,46 +316,37 @@ static struct hook_run *run_new(struct guest *g, const char *hook, const char *e
 
 	run->guest = g;
 	run->hook = hook;
-	run->out.fd = run->errors.fd = -1;
+	run->files = xcalloc(HOOKS_MAX, sizeof(*run->files));
 	(void)snprintf(run->event, sizeof(run->event), "%s", event);
 	g->hooks = run;
 	return run;
 }
 
-static int open_streams(struct hook_run *run, struct err *err)
+/* Go on with the first hook, if there is any. */
+static void begin(struct hook_run *run)
 {
-	AUTO_FREE char *dir = path_of_run(&run->guest->sup->paths, run->guest->uuid, NULL);
-	int r = dir_make(dir, 0711, err);
+	struct err err = {0};
 
-	if (r == 0)
-		r = open_stream(run, &run->out, "hook.out", "out", err);
-	if (r == 0)
-		r = open_stream(run, &run->errors, "hook.err", "err", err);
-	return r;
+	if (run->count == 0)
+		finish(run, false);
+	else if (hookout_open(run->guest, &err) < 0)
+		cannot_run(run, &err);
+	else
+		next_hook(run);
 }
 
 void hooks_run(struct guest *g, const char *hook, const char *event)
 {
 	struct hook_run *run;
-	struct err err = {0};
 
 	if (!hook || !guest_vm(g)) {
+		g->hooks_due = NULL;
 		(void)guest_dispatch(g, EV_HOOK_DONE, NULL);
 		return;
 	}
 	run = run_new(g, hook, event);
 	find_files(run);
-	if (run->count == 0) {
-		finish(run, false);
-		return;
-	}
-	if (open_streams(run, &err) < 0) {
-		guest_fail(g, "cannot run hook %s: %s", hook, err.msg);
-		g->hook_failed = true;
-		finish(run, true);
-		return;
-	}
-	next_hook(run);
+	begin(run);
 }
 
 json_t *hooks_state(const struct guest *g)
@@ -421,50 +354,108 @@ json_t *hooks_state(const struct guest *g)
 	const struct hook_run *run = g->hooks;
 	json_t *files;
 
-	if (!run || !run->child)
+	if (!run || run->at >= run->count)
 		return NULL;
 	files = json_array();
 	for (size_t i = run->at; i < run->count; i++)
 		(void)json_array_append_new(files, json_string(run->files[i]));
-	return json_pack("{s:s, s:s, s:i, s:I, s:I, s:o}", "hook", run->hook, "event", run->event,
-			 "pid", (int)child_pid(run->child), "start",
-			 (json_int_t)child_start_time(run->child), "until_ms",
-			 (json_int_t)run->until_ms, "files", files);
+	return json_pack("{s:s, s:s, s:b, s:I, s:o}", "hook", run->hook, "event", run->event,
+			 "unrecorded", run->unrecorded, "until_ms", (json_int_t)run->until_ms,
+			 "files", files);
 }
 
-/*
- * Take up the hook that ran when we were killed. Still there: wait for its end. Already gone: it
- * was run, so it is not run again; how it ended is not known and counts as done.
- */
-void hooks_adopt(struct guest *g, const json_t *state)
+/* --- taking up --- */
+
+void hooks_take_up(struct guest *g, const json_t *state)
 {
-	struct hook_run *run =
-		run_new(g, sup_states[g->state].hook, json_get_str(state, "event", ""));
 	const json_t *files = json_object_get(state, "files"), *file;
-	uint64_t now = clock_ms();
-	struct err err = {0};
+	struct hook_run *run;
 	size_t i;
 
-	run->files = xcalloc(HOOKS_MAX, sizeof(*run->files));
+	if (!g->hooks_due || !guest_vm(g))
+		return;
+	run = run_new(g, g->hooks_due, json_get_str(state, "event", g->event));
+	run->until_ms = (uint64_t)json_get_int(state, "until_ms", 0);
+	run->unrecorded = json_get_bool(state, "unrecorded", false);
 	json_array_foreach (files, i, file) {
 		if (run->count < HOOKS_MAX && json_is_string(file))
 			run->files[run->count++] = xstrdup(json_string_value(file));
 	}
-	if (run->count == 0 || open_streams(run, &err) < 0) {
-		finish(run, false);
+	if (!state) /* not one was started */
+		find_files(run);
+}
+
+static enum child_record_state look(const struct hook_run *run, pid_t *ret_pid,
+				    struct child_exit *ret_how)
+{
+	AUTO_FREE char *path = record_path(run->guest);
+
+	return child_record_look(path, run->guest->hook_ticket, ret_pid, ret_how);
+}
+
+/* Wait for the process that keeps the record; false when it is not there any more. */
+static bool wait_for(struct hook_run *run, pid_t pid)
+{
+	struct guest *g = run->guest;
+	uint64_t now = clock_ms();
+	struct child_exit how;
+	pid_t again = 0;
+
+	if (child_adopt(g->sup->event, pid, 0, hook_ended, run, &run->child, NULL) < 0)
+		return false;
+	/* Still the holder: so this is no other process of the same number. */
+	if (look(run, &again, &how) != RECORD_RUNS || again != pid) {
+		child_forget(run->child);
+		run->child = NULL;
+		return false;
+	}
+	(void)child_limit(g->sup->event, run->child, run->until_ms > now ? run->until_ms - now : 0);
+	return true;
+}
+
+static void never_started(struct hook_run *run)
+{
+	struct err err = {0};
+	int r = start_one(run, run->files[run->at], true, &err);
+
+	/* Whom our predecessor had forked came first. */
+	if (r == -EALREADY)
+		hooks_resume(run->guest);
+	else if (r < 0)
+		cannot_run(run, &err);
+}
+
+void hooks_resume(struct guest *g)
+{
+	struct hook_run *run = g->hooks;
+	struct child_exit how = {.known = true, .code = CLD_EXITED};
+	struct err err = {0};
+	pid_t pid = 0;
+
+	if (!run)
+		return;
+	if (run->count == 0 || run->until_ms == 0) {
+		begin(run);
 		return;
 	}
-	if (child_adopt(g->sup->event, (pid_t)json_get_int(state, "pid", 0),
-			(uint64_t)json_get_int(state, "start", 0), hook_ended, run, &run->child,
-			&err) < 0) {
-		finish_stream(&run->out);
-		finish_stream(&run->errors);
-		run->at++;
+	if (hookout_open(g, &err) < 0)
+		log_warn("vm=%s %s", g->uuid, err.msg);
+	switch (run->unrecorded ? RECORD_ENDED : look(run, &pid, &how)) {
+	case RECORD_NONE:
 		next_hook(run);
 		return;
+	case RECORD_OPEN:
+		never_started(run);
+		return;
+	case RECORD_RUNS:
+		if (!wait_for(run, pid))
+			hooks_resume(g);
+		return;
+	case RECORD_LOST:
+		how = (struct child_exit){.timed_out = run->until_ms <= clock_ms()};
+		break;
+	case RECORD_ENDED:
+		break;
 	}
-	run->until_ms = (uint64_t)json_get_int(state, "until_ms", 0);
-	if (run->until_ms)
-		(void)child_limit(g->sup->event, run->child,
-				  run->until_ms > now ? run->until_ms - now : 0);
+	hook_ended(run, &how);
 }

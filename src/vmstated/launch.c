@@ -118,6 +118,7 @@ static int spawn(struct guest *g, const struct argv *argv, const struct inherite
 		.errfd = log,
 		.keep = keep,
 		.nkeep = inherited_list(inherited, keep),
+		.lock = inherited->fds.lock,
 		.session = true,
 		.no_new_privs = true,
 	};

@@ -47,6 +47,8 @@ void guest_enter(struct guest *g, enum sup_state state, const char *event)
 {
 	g->state = state;
 	g->settled = false;
+	g->hooks_due = sup_states[state].hook;
+	(void)snprintf(g->event, sizeof(g->event), "%s", event);
 	log_info("vm=%s state=%s name=%s", g->uuid, sup_states[state].label, g->name);
 	guest_save(g);
 	if (state == SUP_FAILED || state == SUP_INIT)

@@ -131,6 +131,8 @@ static void on_reset(struct guest *g, const json_t *data)
 		(void)guest_stop(g, TARGET_FAILED, 0, true, "restart budget", NULL);
 		return;
 	}
+	if (!g->hooks)
+		g->hooks_due = HOOKS_OF_RESET;
 	guest_save(g);
 	guest_publish(g);
 	if (!g->hooks)

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "vmstated/guest.h"
+#include "vmstated/hooks.h"
 
 /* --- supervisor.c --- */
 struct guest *guest_by_uuid(struct supervisor *sup, const char *uuid);
@@ -36,19 +37,6 @@ uint64_t budget_delay_ms(const struct guest *g);
 void restart_resume(struct guest *g);
 uint64_t host_oom_kills(void);
 void guest_ended(struct guest *g, const struct child_exit *how);
-
-/* --- hooks.c --- */
-#define HOOKS_OF_RESET "reset" /* in place of a hook's name: those of the whole restart chain */
-
-/* Run the hooks of a state; ends with EV_HOOK_DONE or EV_HOOK_FAILED, at once when there are none.
- */
-void hooks_run(struct guest *g, const char *hook, const char *event);
-/* Whether a hook may be run: a regular, executable file that nobody else can change. */
-int hook_check(const char *path, struct err *err);
-void hooks_adopt(struct guest *g, const json_t *state);
-json_t *hooks_state(const struct guest *g); /* NULL when none runs */
-void hooks_free(struct guest *g);
-const char *hooks_running(const struct guest *g);
 
 /* --- disks.c --- */
 void disks_prepare(struct guest *g); /* goes on with launch_process or launch_failed */

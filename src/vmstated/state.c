@@ -58,6 +58,9 @@ static json_t *state_json(const struct guest *g)
 	json_put_int(j, "last_reset_ms", (json_int_t)g->last_reset_ms);
 	json_put_int(j, "last_reset_wall_ms", g->last_reset_wall_ms);
 	(void)json_object_set_new(j, "spent", spent_json(g));
+	json_put_str(j, "hooks_due", g->hooks_due);
+	json_put_str(j, "event", g->event);
+	json_put_int(j, "hook_ticket", (json_int_t)g->hook_ticket);
 	(void)json_object_set_new(j, "hook", hooks_state(g));
 	return j;
 }
@@ -113,6 +116,8 @@ int guest_load(struct guest *g, json_t **ret, struct err *err)
 	g->restarts = (unsigned)json_get_int(j, "restarts", 0);
 	g->last_reset_ms = (uint64_t)json_get_int(j, "last_reset_ms", 0);
 	g->last_reset_wall_ms = json_get_int(j, "last_reset_wall_ms", 0);
+	g->hook_ticket = (uint64_t)json_get_int(j, "hook_ticket", 0);
+	(void)snprintf(g->event, sizeof(g->event), "%s", json_get_str(j, "event", ""));
 	spent = json_object_get(j, "spent");
 	json_array_foreach (spent, i, at) {
 		if (g->nspent < BUDGET_MAX)

@@ -56,6 +56,7 @@ static void guest_free(struct guest *g)
 	waiters_fail(g, -ENOENT, "VM %s is gone", g->uuid);
 	order_forget(g);
 	hooks_free(g);
+	hookout_free(g);
 	monitor_close(g);
 	if (g->qemu)
 		child_forget(g->qemu);

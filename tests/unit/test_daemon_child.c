@@ -312,6 +312,109 @@ static void adopted_and_forgotten(void **state)
 	assert_int_equal(seen.count, 0);
 }
 
+/* Its parent does not reap it yet: the end is known all the same, and at once. */
+static void adopted_zombie(void **state)
+{
+	struct seen seen = {0};
+	struct child *c;
+	int ends[2];
+	pid_t parent, pid = 0;
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	parent = fork();
+	if (parent == 0) {
+		pid = fork();
+		if (pid == 0) {
+			(void)execlp("sh", "sh", "-c", "sleep 0.2; exit 7", (char *)NULL);
+			_exit(127);
+		}
+		(void)!write(ends[1], &pid, sizeof(pid));
+		(void)pause();
+		_exit(0);
+	}
+	assert_int_equal(read(ends[0], &pid, sizeof(pid)), sizeof(pid));
+	assert_int_equal(child_adopt(event, pid, 0, on_done, &seen, &c, NULL), 0);
+	assert_true(sd_event_run(event, 2000000) > 0); /* sooner than any wait for the parent */
+	assert_int_equal(seen.count, 1);
+	assert_true(seen.how.known);
+	assert_int_equal(seen.how.code, CLD_EXITED);
+	assert_int_equal(seen.how.status, 7);
+	assert_int_equal(kill(parent, SIGKILL), 0);
+	assert_int_equal(waitpid(parent, NULL, 0), parent);
+	(void)close(ends[0]);
+	(void)close(ends[1]);
+}
+
+static void recorded(void **state)
+{
+	static const char path[] = "child-record-test";
+	struct child_spec spec = spec_of(SH("sleep 0.1; trap : TERM; kill -TERM 0; exit 6"));
+	struct child_exit how = {0};
+	struct seen seen = {0};
+	struct err err = {0};
+	struct child *c;
+	pid_t pid = 0;
+
+	(void)unlink(path);
+	assert_int_equal(child_record_look(path, 1, &pid, &how), RECORD_NONE);
+	assert_int_equal(child_record_new(path, 1, &spec.record, &err), 0);
+	assert_int_equal(child_record_look(path, 1, &pid, &how), RECORD_OPEN);
+	spec.session = true;
+	assert_int_equal(child_start(event, &spec, on_done, &seen, &c, &err), 0);
+	assert_int_equal(child_record_look(path, 1, &pid, &how), RECORD_RUNS);
+	assert_int_equal(pid, child_pid(c));
+	assert_int_equal(child_start(event, &spec, on_done, &seen, NULL, &err), -EALREADY);
+	wait_done(&seen);
+	assert_int_equal(seen.how.status, 6);
+	assert_int_equal(child_record_look(path, 1, &pid, &how), RECORD_ENDED);
+	assert_int_equal(how.status, 6);
+	assert_int_equal(child_record_look(path, 2, &pid, &how), RECORD_NONE);
+	assert_int_equal(child_start(event, &spec, on_done, &seen, NULL, &err), -EALREADY);
+	(void)close(spec.record);
+	assert_int_equal(unlink(path), 0);
+}
+
+static void record_of_one_that_was_killed(void **state)
+{
+	static const char path[] = "child-record-killed";
+	struct child_spec spec = spec_of(SH("exec sleep 30"));
+	struct child_exit how = {0};
+	struct seen seen = {0};
+	struct child *c;
+	pid_t pid;
+
+	assert_int_equal(child_record_new(path, 9, &spec.record, NULL), 0);
+	spec.session = true;
+	assert_int_equal(child_start(event, &spec, on_done, &seen, &c, NULL), 0);
+	assert_int_equal(child_kill(c, SIGKILL, true), 0);
+	wait_done(&seen);
+	assert_int_equal(child_record_look(path, 9, &pid, &how), RECORD_LOST);
+	(void)close(spec.record);
+	assert_int_equal(unlink(path), 0);
+}
+
+static void lock_tells_its_holder(void **state)
+{
+	static const char path[] = "child-lock-test";
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	struct child_spec spec = spec_of(SH("exec sleep 30"));
+	struct seen seen = {0};
+	struct child *c;
+
+	assert_true(fd > 2);
+	spec.keep = &fd;
+	spec.nkeep = 1;
+	spec.lock = fd;
+	assert_int_equal(child_lock_holder(path), 0);
+	assert_int_equal(child_start(event, &spec, on_done, &seen, &c, NULL), 0);
+	(void)close(fd);
+	assert_int_equal(child_lock_holder(path), child_pid(c));
+	assert_int_equal(child_kill(c, SIGKILL, false), 0);
+	wait_done(&seen);
+	assert_int_equal(child_lock_holder(path), 0);
+	assert_int_equal(unlink(path), 0);
+}
+
 static int on_tick(sd_event_source *source, uint64_t usec, void *ctx)
 {
 	(*(int *)ctx)++;
@@ -357,6 +460,10 @@ int main(void)
 		CASE(forgotten),
 		CASE(adopted),
 		CASE(adopted_and_forgotten),
+		CASE(adopted_zombie),
+		CASE(recorded),
+		CASE(record_of_one_that_was_killed),
+		CASE(lock_tells_its_holder),
 		CASE(timers),
 	};
 
