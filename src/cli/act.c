@@ -165,13 +165,13 @@ static int accepted(const struct cli *cli, const struct act *a, const char *uuid
 	return cli_fail(EXIT_OK, "Accepted the request to %s %s", a->word, uuid);
 }
 
-static int finished(const struct cli *cli, const struct act *a, const struct client_reply *reply,
+static int finished(struct cli *cli, const struct act *a, const struct client_reply *reply,
 		    const char *uuid)
 {
 	AUTO_FREE char *text = cli_fill_in(a->success, uuid);
 
 	if (a->tell)
-		a->tell(js_value(reply->body ? reply->body : "", reply->len));
+		a->tell(cli, js_value(reply->body ? reply->body : "", reply->len));
 	return request_finish(cli, reply, "%s", text);
 }
 

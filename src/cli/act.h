@@ -23,7 +23,7 @@ struct act {
 	bool already_ok;     /* nothing to do is no error */
 	bool job;            /* vmadmd can make a job of it: a terminal is shown a bar */
 	int limit_ms; /* without --timeout; 0: none, the daemons have deadlines of their own */
-	void (*tell)(struct slice result); /* lines before the success; NULL: none */
+	void (*tell)(struct cli *cli, struct slice result); /* before the success; NULL: nothing */
 };
 
 struct client_reply;

@@ -17,9 +17,12 @@ extern const struct cli_option change_options[]; /* -f, --dry-run */
 int cmd_validate(struct cli *cli);
 int cmd_diff(struct cli *cli);
 int dry_create(struct cli *cli, const char *payload);
-extern const struct cli_option delete_options[]; /* --dry-run */
+extern const struct cli_option dry_options[]; /* --dry-run */
 int dry_delete(struct cli *cli, const char *id);
 int dry_update(struct cli *cli, const char *id, const char *payload);
+/* Of an answer {"argv","text"}: the text on stdout, unless --json prints the whole. */
+void put_arguments(struct cli *cli, struct slice answer);
+extern const struct cli_option get_options[]; /* --pending */
 /* vmadm_edit.c */
 int cmd_edit(struct cli *cli);
 /* vmadm_why.c */

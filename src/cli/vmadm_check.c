@@ -16,6 +16,7 @@
 #include "base/uuid.h"
 #include "cli/now.h"
 #include "cli/payload.h"
+#include "cli/request.h"
 #include "cli/vmadm.h"
 #include "model/vm.h"
 
@@ -25,7 +26,7 @@ const struct cli_option change_options[] = {
 	{ OPT_DRY_RUN, 0, "dry-run", NULL, "print what would be, change nothing" },
 	{ 0 },
 };
-const struct cli_option delete_options[] = {
+const struct cli_option dry_options[] = {
 	{ OPT_DRY_RUN, 0, "dry-run", NULL, "print what would be, change nothing" },
 	{ 0 },
 };
@@ -221,39 +222,92 @@ int cmd_validate(struct cli *cli)
 			 cli->args[0]);
 }
 
-/* --- what would be --- */
+/* --- QEMU's arguments --- */
 
-/* Changes on stdout: lines, or with --json {"uuid","changes"}. */
-static int put_changes(struct cli *cli, const json_t *now, const struct vm_changes *changes)
+void put_arguments(struct cli *cli, struct slice answer)
 {
-	AUTO_JSON json_t *out = json_object();
-	json_t *list = now_changes_json(changes);
-	AUTO_FREE char *text = NULL;
+	AUTO_FREE char *text = js_member_string(answer, "text");
 	AUTO_STRBUF struct strbuf sb = {0};
-	struct slice json;
 
-	json_put_str(out, "uuid", json_get_str(now, "uuid", NULL));
-	(void)json_object_set_new(out, "changes", list);
-	text = json_text(out);
-	json = js_value(text, strlen(text));
-	if (cli_flag(cli, OPT_JSON)) {
-		cli_put_json(json);
-		return EXIT_OK;
-	}
-	now_put_changes(&sb, js_member(json, "changes"));
+	if (cli_flag(cli, OPT_JSON) || !text)
+		return;
+	cli_escape(&sb, text, strlen(text));
 	cli_put(sb.data, sb.len);
-	return EXIT_OK;
 }
 
-static int preview(struct cli *cli, const json_t *now, const json_t *payload)
+/* vmstated's answer for the VM that would be; a host without it foretells all but this. */
+static int arguments_of(struct cli *cli, const json_t *object, struct client_reply *ret)
 {
+	AUTO_JSON json_t *json = json_object();
+	AUTO_FREE char *body = NULL;
+	struct err err = {0};
+	int code;
+
+	(void)json_object_set(json, "vm", (json_t *)object);
+	body = json_text(json);
+	const struct request rq = {.peer = PEER_VMSTATED,
+				   .method = "POST",
+				   .target = "/argv",
+				   .body = body,
+				   .limit_ms = READ_LIMIT_MS};
+
+	code = request_run(cli, &rq, ret, &err);
+	if (code)
+		cli_say("QEMU's arguments are not known: %s", err_text(&err, -EIO));
+	return code;
+}
+
+/* Put "argv" into out, which --json prints; else they follow on stdout behind an empty line. */
+static void foretell_arguments(struct cli *cli, const struct vm *vm, json_t *out)
+{
+	AUTO_JSON json_t *object = vm_to_json(vm, NULL, true), *answer = NULL;
+	struct client_reply reply;
+
+	if (arguments_of(cli, object, &reply))
+		return;
+	if (json_parse_object(reply.body, reply.len, "vmstated's answer", &answer, NULL) == 0)
+		(void)json_object_set(out, "argv", json_object_get(answer, "argv"));
+	if (!cli_flag(cli, OPT_JSON))
+		cli_put("\n", 1);
+	put_arguments(cli, js_value(reply.body, reply.len));
+	client_reply_done(&reply);
+}
+
+static int put_json(const json_t *out)
+{
+	AUTO_FREE char *text = json_text(out);
+
+	cli_put_json(js_value(text, strlen(text)));
+	return cli_flush();
+}
+
+/* --- what would be --- */
+
+/* Changes as lines, and QEMU's arguments; with --json {"uuid","changes","argv"}. */
+static int preview(struct cli *cli, const json_t *now, const json_t *payload, bool arguments)
+{
+	AUTO_JSON json_t *out = json_object(), *list = NULL;
+	AUTO_STRBUF struct strbuf sb = {0};
 	AUTO_WOULD struct would w = {0};
+	AUTO_FREE char *text = NULL;
 	int code = now_update(cli, now, payload, &w);
 
 	if (code == 0 && w.changes.count > 0)
 		code = now_conflicts(cli, &w);
 	now_tell(&w.problems);
-	return code ? code : put_changes(cli, now, &w.changes);
+	if (code)
+		return code;
+	list = now_changes_json(&w.changes);
+	json_put_str(out, "uuid", json_get_str(now, "uuid", NULL));
+	(void)json_object_set(out, "changes", list);
+	if (!cli_flag(cli, OPT_JSON)) {
+		text = json_text(list);
+		now_put_changes(&sb, js_value(text, strlen(text)));
+		cli_put(sb.data, sb.len);
+	}
+	if (arguments && w.changes.count > 0)
+		foretell_arguments(cli, w.vm, out);
+	return cli_flag(cli, OPT_JSON) ? put_json(out) : cli_flush();
 }
 
 int cmd_diff(struct cli *cli)
@@ -268,7 +322,7 @@ int cmd_diff(struct cli *cli)
 		return code;
 	wanted = parsed(payload);
 	update = now_towards(now, wanted, false);
-	return preview(cli, now, update);
+	return preview(cli, now, update, false);
 }
 
 int dry_update(struct cli *cli, const char *id, const char *payload)
@@ -277,7 +331,7 @@ int dry_update(struct cli *cli, const char *id, const char *payload)
 	int code = now_fetch(cli, id, &now);
 
 	if (code == 0)
-		code = preview(cli, now, json);
+		code = preview(cli, now, json, true);
 	if (code)
 		return code;
 	return cli_fail(EXIT_OK, "Dry run: VM %s was not changed", json_get_str(now, "uuid", id));
@@ -286,9 +340,9 @@ int dry_update(struct cli *cli, const char *id, const char *payload)
 /* The object it would be, without what only a running daemon can tell (an image's size). */
 int dry_create(struct cli *cli, const char *payload)
 {
-	AUTO_JSON json_t *json = parsed(payload), *object = NULL;
+	AUTO_JSON json_t *json = parsed(payload), *out = json_object(), *object = NULL;
 	AUTO_WOULD struct would w = {0};
-	AUTO_FREE char *text = NULL;
+	char uuid[UUID_LEN + 1];
 	int code = now_create(cli, json, &w);
 
 	if (code == 0)
@@ -297,8 +351,19 @@ int dry_create(struct cli *cli, const char *payload)
 	if (code)
 		return code;
 	object = vm_to_json(w.vm, NULL, true);
-	text = json_text(object);
-	cli_put_json(js_value(text, strlen(text)));
+	(void)json_object_set(out, "vm", object);
+	if (!cli_flag(cli, OPT_JSON))
+		(void)put_json(object);
+	if (!w.vm->uuid) { /* it gets one like this */
+		uuid_random(uuid);
+		w.vm->uuid = xstrdup(uuid);
+		AUTO_FREE char *data = path_of_data(&cli->paths, uuid, NULL);
+
+		vm_finish(w.vm, data);
+	}
+	foretell_arguments(cli, w.vm, out);
+	if (cli_flag(cli, OPT_JSON))
+		(void)put_json(out);
 	(void)cli_flush();
 	return cli_fail(EXIT_OK, "Dry run: no VM was made");
 }

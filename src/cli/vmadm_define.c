@@ -14,6 +14,15 @@
 #include "cli/request.h"
 #include "cli/vmadm.h"
 
+#define OPT_PENDING 'P'
+
+/* clang-format off */
+const struct cli_option get_options[] = {
+	{ OPT_PENDING, 0, "pending", NULL, "print what the next start will change" },
+	{ 0 },
+};
+/* clang-format on */
+
 int cmd_create(struct cli *cli)
 {
 	AUTO_FREE char *payload = NULL;
@@ -33,7 +42,7 @@ int cmd_create(struct cli *cli)
 }
 
 /* "key: old -> new (live|next start)" for each change on stderr. */
-static void tell_changes(struct slice result)
+static void tell_changes(struct cli *cli, struct slice result)
 {
 	AUTO_STRBUF struct strbuf sb = {0};
 
@@ -84,7 +93,39 @@ int cmd_delete(struct cli *cli)
 	return cli_flag(cli, OPT_DRY_RUN) ? dry_delete(cli, cli->args[0]) : act_run(cli, &a);
 }
 
-int cmd_get(struct cli *cli)
+/* What the next start will change of the VM that runs. */
+static int get_pending(struct cli *cli)
+{
+	AUTO_FREE char *target = request_target("/vms/", cli->args[0], "/pending");
+	const struct request rq = {.peer = PEER_VMSTATED,
+				   .method = "GET",
+				   .target = target,
+				   .limit_ms = READ_LIMIT_MS};
+	AUTO_STRBUF struct strbuf sb = {0};
+	struct client_reply reply;
+	struct err err = {0};
+	int code = request_run(cli, &rq, &reply, &err);
+	struct slice json;
+
+	if (code)
+		return request_fail(code, NULL, &err);
+	json = js_value(reply.body, reply.len);
+	if (cli_flag(cli, OPT_JSON)) {
+		cli_put_json(json);
+	} else {
+		now_put_changes(&sb, js_member(json, "pending"));
+		cli_put(sb.data, sb.len);
+		(void)cli_flush();
+		if (js_type(js_member(json, "running")) != 't')
+			cli_say("VM %s is not running", cli->args[0]);
+		else if (sb.len == 0)
+			cli_say("Nothing is pending for VM %s", cli->args[0]);
+	}
+	client_reply_done(&reply);
+	return EXIT_OK;
+}
+
+static int get_object(struct cli *cli)
 {
 	struct client_reply reply;
 	struct err err = {0};
@@ -100,4 +141,9 @@ int cmd_get(struct cli *cli)
 		code = cli_fail(EXIT_FAILED, "vminfod's answer is no JSON object");
 	client_reply_done(&reply);
 	return code;
+}
+
+int cmd_get(struct cli *cli)
+{
+	return cli_flag(cli, OPT_PENDING) ? get_pending(cli) : get_object(cli);
 }

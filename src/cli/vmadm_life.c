@@ -21,57 +21,72 @@ const struct cli_option kill_options[] = {
 
 /* --- start --- */
 
-static int check_media(struct cli *cli, const char *word, size_t key)
+static int add_media(struct cli *cli, const char *word, size_t key, struct strbuf *query)
 {
-	const char *value = word + key + 1, *comma = strchr(value, ',');
+	const char *value = word + key + 1, *comma = strrchr(value, ',');
+	AUTO_FREE char *escaped = client_escape(value);
 
 	if (!comma || comma == value || !comma[1])
 		return cli_usage(cli, "Parameter to %.*s must be: path,model", (int)key, word);
-	return cli_fail(EXIT_USAGE,
-			"%.*s= is not supported when starting a VM; add the disk with vmadm update "
-			"(add_disks)",
-			(int)key, word);
+	strbuf_printf(query, "&%.*s=%s", (int)key, word, escaped);
+	return 0;
 }
 
-/* "order=dc" and the like: *ret_order borrowed. 0, or an exit code, told. */
-static int start_words(struct cli *cli, const char **ret_order)
+static int add_order(struct cli *cli, const char *word, size_t key, struct strbuf *query)
 {
-	*ret_order = NULL;
-	for (int i = 1; i < cli->nargs; i++) {
+	const char *order = str_starts(word, "order=") ? word + key + 1 : word;
+	AUTO_FREE char *escaped = client_escape(order);
+
+	if (strstr(query->data, "&order="))
+		return cli_usage(cli, "You can only specify 'order' once when starting a VM");
+	if (!word[key + 1])
+		return cli_usage(cli, "Parameter to %.*s must be letters of c, d, n", (int)key,
+				 word);
+	strbuf_printf(query, "&order=%s", escaped);
+	return 0;
+}
+
+/* "order=dc", "cdrom=install.iso,ide" and the like: 0, or an exit code, told. */
+static int start_words(struct cli *cli, struct strbuf *query)
+{
+	int code = 0;
+
+	for (int i = 1; i < cli->nargs && code == 0; i++) {
 		const char *word = cli->args[i];
 		size_t key = strcspn(word, "=");
 
 		if (str_starts(word, "disk=") || str_starts(word, "cdrom="))
-			return check_media(cli, word, key);
-		if (!str_starts(word, "order=") && !str_starts(word, "once="))
-			return cli_usage(cli, "Invalid argument to start: %.*s", (int)key, word);
-		if (*ret_order)
-			return cli_usage(cli, "You can only specify 'order' once when starting "
-					      "a VM");
-		*ret_order = str_starts(word, "order=") ? word + key + 1 : word;
-		if (!word[key + 1])
-			return cli_usage(cli, "Parameter to %.*s must be letters of c, d, n",
-					 (int)key, word);
+			code = add_media(cli, word, key, query);
+		else if (str_starts(word, "order=") || str_starts(word, "once="))
+			code = add_order(cli, word, key, query);
+		else
+			code = cli_usage(cli, "Invalid argument to start: %.*s", (int)key, word);
 	}
-	return 0;
+	return code;
 }
 
 int cmd_start(struct cli *cli)
 {
-	AUTO_FREE char *escaped = NULL, *query = NULL;
-	const char *order;
-	int code = start_words(cli, &order);
-
-	if (code)
-		return code;
-	escaped = order ? client_escape(order) : xstrdup("");
-	query = xasprintf("?action=start%s%s", order ? "&order=" : "", escaped);
-	struct act a = {.query = query,
-			.success = "Successfully started VM @",
+	AUTO_STRBUF struct strbuf query = {0};
+	bool dry = cli_flag(cli, OPT_DRY_RUN);
+	struct act a = {.success = "Successfully started VM @",
 			.word = "start VM",
 			.failure = "Unable to start VM @: ",
 			.already_ok = true};
+	int code;
 
+	strbuf_puts(&query, "?action=start");
+	code = start_words(cli, &query);
+	if (code)
+		return code;
+	if (dry) {
+		strbuf_puts(&query, "&dry_run=1");
+		a.success = "Dry run: VM @ was not started";
+		a.word = NULL;
+		a.limit_ms = READ_LIMIT_MS;
+		a.tell = put_arguments;
+	}
+	a.query = query.data;
 	return act_run(cli, &a);
 }
 

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What differs between two finished VMs, row by row; see changes.h. */
-#include "model/changes.h"
-
+/* What differs between two finished VMs, row by row; see model.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +9,7 @@
 #include "base/strbuf.h"
 #include "model/model.h"
 #include "model/rows.h"
+#include "model/vm.h"
 
 void vm_changes_done(struct vm_changes *c)
 {
@@ -131,4 +130,57 @@ void vm_changes_of(const struct vm *old, const struct vm *new, struct vm_changes
 			elements(&c, &vm_props.rows[i], old, new);
 	}
 	*ret = c;
+}
+
+static size_t size_of(const struct prop *row)
+{
+	switch (row->type) {
+	case PROP_STR:
+		return sizeof(char *);
+	case PROP_BOOL:
+		return sizeof(bool);
+	case PROP_U32:
+	case PROP_I32:
+		return sizeof(uint32_t);
+	case PROP_U64:
+	case PROP_MS:
+		return sizeof(uint64_t);
+	case PROP_ENUM:
+		return sizeof(enum vm_accel);
+	case PROP_LIST:
+		return sizeof(struct str_list);
+	case PROP_MAP:
+		return sizeof(json_t *);
+	case PROP_DISKS:
+	case PROP_NICS:
+	case PROP_CONSOLES:
+	case PROP_RUNTIME:
+		return 0;
+	}
+	return 0;
+}
+
+static void swap_bytes(char *a, char *b, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		char kept = a[i];
+
+		a[i] = b[i];
+		b[i] = kept;
+	}
+}
+
+/* Each value goes over from a copy, which takes the old one with it to its end. */
+void vm_take_live(struct vm *vm, const struct vm *now)
+{
+	AUTO_VM struct vm *from = vm_copy(now);
+
+	for (size_t i = 0; i < vm_props.count; i++) {
+		const struct prop *row = &vm_props.rows[i];
+
+		if (row->set & LIVE)
+			swap_bytes((char *)vm + row->at, (char *)from + row->at, size_of(row));
+	}
+	vm->owner_uid = now->owner_uid;
+	vm->group_gid = now->group_gid;
 }

@@ -84,6 +84,15 @@ struct vm_changes {
 void vm_changes_done(struct vm_changes *c);
 
 /*
+ * What differs between two finished VMs, row by row: rows of the VM in the order of the table, then
+ * elements within theirs. *ret is the caller's: vm_changes_done.
+ */
+void vm_changes_of(const struct vm *old, const struct vm *new, struct vm_changes *ret);
+
+/* Give vm, as it was started, the members of now that apply at once. */
+void vm_take_live(struct vm *vm, const struct vm *now);
+
+/*
  * Apply an update payload (add_, remove_, update_ for disks and nics; set_, remove_ for the maps;
  * plain keys otherwise) to a copy of vm, which is finished. state: the VM's `state` ("stopped",
  * "running"), for rules that depend on it. Returns the finished new VM, or NULL with problems;

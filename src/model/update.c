@@ -12,7 +12,6 @@
 #include "base/mem.h"
 #include "base/problems.h"
 #include "base/strbuf.h"
-#include "model/changes.h"
 #include "model/model.h"
 #include "model/payload.h"
 #include "model/rows.h"

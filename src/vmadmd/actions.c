@@ -42,6 +42,7 @@ struct act {
 	char uuid[UUID_LEN + 1];
 	uid_t uid;
 	bool wait;
+	bool dry_run; /* what a start would be */
 	char command[32];
 	int sysrq; /* row of sysrqs */
 	bool png;  /* format of the screenshot */
@@ -102,7 +103,7 @@ static bool autoboot_differs(const struct act *a)
 	const struct catalog_entry *e = catalog_by_uuid(a->d->catalog, a->uuid);
 	struct err err = {0};
 
-	if (a->action->autoboot < 0 || !e || !e->vm->made_by_us || e->error ||
+	if (a->action->autoboot < 0 || a->dry_run || !e || !e->vm->made_by_us || e->error ||
 	    e->vm->autoboot == (a->action->autoboot != 0))
 		return false;
 	/* A stop of what does not run is a success to people: autoboot is cleared all the same. */
@@ -154,9 +155,45 @@ static bool flag_of(struct http_request *req, const char *name)
 	return text && *text && strcmp(text, "0") != 0 && strcmp(text, "false") != 0;
 }
 
-static int forward(struct act *a, struct http_request *req, struct err *err)
+/* "disk=PATH,MODEL" and "cdrom=PATH,MODEL" in order; the comma is the last one. NULL: none. */
+static int media_of(struct http_request *req, json_t **ret, struct err *err)
+{
+	AUTO_JSON json_t *list = json_array();
+	const char *name, *value;
+
+	for (size_t i = 0; http_query_at(req, i, &name, &value); i++) {
+		const char *comma = strrchr(value, ',');
+
+		if (!str_eq(name, "disk") && !str_eq(name, "cdrom"))
+			continue;
+		if (!comma || comma == value || !comma[1])
+			return err_set(err, EINVAL, "Parameter to %s must be: path,model", name);
+		json_array_append_new(list, json_pack("{s:s, s:s%, s:s}", "media", name, "path",
+						      value, comma - value, "model", comma + 1));
+	}
+	*ret = json_array_size(list) ? json_incref(list) : NULL;
+	return 0;
+}
+
+static int start_body(struct act *a, struct http_request *req, json_t *body, struct err *err)
 {
 	const char *order = http_query(req, "order");
+	json_t *media = NULL;
+	int r = media_of(req, &media, err);
+
+	if (order)
+		json_put_str(body, "order", order);
+	if (media)
+		json_object_set_new(body, "media", media);
+	a->dry_run = flag_of(req, "dry_run");
+	if (a->dry_run)
+		json_put_bool(body, "dry_run", true);
+	a->wait = a->wait || a->dry_run;
+	return r;
+}
+
+static int forward(struct act *a, struct http_request *req, struct err *err)
+{
 	bool force = flag_of(req, "force");
 	struct ask_spec spec = {.uuid = a->uuid, .verb = a->action->verb, .uid = a->uid};
 	int64_t timeout_s;
@@ -169,13 +206,16 @@ static int forward(struct act *a, struct http_request *req, struct err *err)
 		return err_set(err, EINVAL, "stopVM() requires timeout to be set.");
 	spec.command = a->command;
 	spec.body = json_object();
+	r = start_body(a, req, spec.body, err);
+	if (r < 0) {
+		json_decref(spec.body);
+		return r;
+	}
 	json_put_bool(spec.body, "wait", a->wait);
 	if (timeout_s >= 0)
 		json_put_int(spec.body, "timeout_ms", timeout_s * 1000);
 	if (force)
 		json_put_bool(spec.body, "force", true);
-	if (order)
-		json_put_str(spec.body, "order", order);
 	if (timeout_s > 0)
 		spec.timeout_ms = ASK_LIMIT_MS + (uint64_t)timeout_s * 1000;
 	ask_start(a->d, &spec, on_forwarded, a);

@@ -262,6 +262,22 @@ void accel_when_known(struct supervisor *sup, void (*fn)(void *ctx), void *ctx)
 		start_asking(sup);
 }
 
+void accel_forget(struct supervisor *sup, void *ctx)
+{
+	struct waiting **at = sup->accel ? &sup->accel->waiting : NULL;
+
+	while (at && *at) {
+		struct waiting *w = *at;
+
+		if (w->ctx == ctx) {
+			*at = w->next;
+			free(w);
+		} else {
+			at = &w->next;
+		}
+	}
+}
+
 static void nothing(void *ctx)
 {
 	(void)ctx;

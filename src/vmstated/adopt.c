@@ -48,6 +48,8 @@ static void load_started(struct guest *g)
 		vm_finish(g->started, data);
 		replace_str(&g->started->file, xstrdup(json_get_str(j, "file", NULL)));
 		replace_str(&g->started->dir, xstrdup(json_get_str(j, "dir", NULL)));
+		g->once = json_incref(json_object_get(j, "once"));
+		(void)once_apply(g->started, g->once, NULL); /* its text has what was given only */
 		g->started->owner_uid = (uint32_t)json_get_int(j, "owner_uid", UINT32_MAX);
 		g->started->group_gid = (uint32_t)json_get_int(j, "group_gid", UINT32_MAX);
 	}
@@ -153,6 +155,8 @@ static void adopt(struct supervisor *sup, const char *uuid)
 		log_info("vm=%s ended while nobody watched: %s", uuid, err.msg);
 	if (!g->started && g->def)
 		g->started = vm_copy(g->def->vm);
+	else if (g->started && g->def && !g->def->error)
+		vm_take_live(g->started, g->def->vm);
 	if (g->started && g->pid > 0 && hardware_load(g, &err) < 0)
 		log_warn("vm=%s its configfile as it is now: %s", uuid, err.msg);
 	if (!was_up)

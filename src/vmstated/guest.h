@@ -60,7 +60,7 @@ struct guest {
 	char run_state[24];
 	bool reboot_is_shutdown;   /* QEMU's reboot action was switched */
 	bool pending;              /* the definition asks for another machine by now */
-	bool boot_once;            /* its boot order is of this start only */
+	json_t *once;              /* what is of this boot only; NULL: nothing */
 	uint64_t qmp_silent_since; /* clock_ms, 0: it answers */
 	int monitor_tries;
 
@@ -93,7 +93,6 @@ struct guest {
 	unsigned nspent;
 	sd_event_source *restart_timer, *ready_timer;
 	bool ready;
-	char *order; /* boot order of this start only */
 
 	struct hook_run *hooks;       /* running now, or NULL */
 	const char *hooks_due;        /* of which state they are not through yet; NULL: none */

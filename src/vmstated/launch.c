@@ -91,7 +91,7 @@ static int not_answering(sd_event_source *source, uint64_t usec, void *userdata)
 static int write_started(struct guest *g, const struct argv *argv, struct err *err)
 {
 	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, "started.json");
-	AUTO_FREE char *text = vm_to_ucl(g->started);
+	AUTO_FREE char *text = once_definition(g->started);
 	json_t *args = json_array();
 	AUTO_JSON json_t *doc = json_pack("{s:o, s:s}", "argv", args, "definition", text);
 
@@ -99,6 +99,8 @@ static int write_started(struct guest *g, const struct argv *argv, struct err *e
 		(void)json_array_append_new(args, json_string(argv->items[i]));
 	json_put_str(doc, "file", g->started->file);
 	json_put_str(doc, "dir", g->started->dir);
+	if (g->once)
+		(void)json_object_set(doc, "once", g->once);
 	json_put_int(doc, "owner_uid", g->started->owner_uid);
 	json_put_int(doc, "group_gid", g->started->group_gid);
 	return state_write(path, 1, doc, FILE_NO_SYNC, err);

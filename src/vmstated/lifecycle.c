@@ -217,8 +217,17 @@ static void to_prestart(struct guest *g)
 		guest_enter(g, SUP_PRESTART_AFTER_RESTART, "reboot");
 }
 
+/* A reboot by a new process is where what was pending applies; what cannot be had changes nothing.
+ */
 static void to_start_after_restart(struct guest *g)
 {
+	struct err err = {0};
+	int r = g->def && !g->def->error ? guest_take_definition(g, NULL, &err) : 0;
+
+	if (r == 0)
+		r = hardware_load(g, &err);
+	if (r < 0)
+		log_warn("vm=%s restarted: %s", g->uuid, err.msg);
 	guest_enter(g, SUP_START_AFTER_RESTART, "reboot");
 }
 
@@ -321,20 +330,17 @@ static int start_refused(const struct guest *g, struct err *err)
 	return 0;
 }
 
-int guest_start(struct guest *g, const char *by, struct err *err)
+int guest_start(struct guest *g, const json_t *once, const char *by, struct err *err)
 {
 	int r = start_refused(g, err);
 
 	if (r < 0)
 		return r;
+	r = guest_take_definition(g, once, err);
+	if (r < 0)
+		return r;
 	timer_stop(g->restart_timer);
 	g->restart_at_ms = 0;
-	vm_free(g->started);
-	g->started = vm_copy(g->def->vm);
-	g->pending = false;
-	g->boot_once = g->order != NULL;
-	if (g->order)
-		replace_str(&g->started->boot, steal_ptr(g->order));
 	r = hardware_load(g, err);
 	if (r < 0) {
 		vm_free(g->started);

@@ -298,36 +298,17 @@ void monitor_let_go(struct guest *g)
 	monitor_update_action(g);
 }
 
-/* Does the definition as it is now ask for another machine than the one that runs? */
-static bool differs(const struct guest *g)
-{
-	AUTO_VM struct vm *now = vm_copy(g->def->vm);
-	AUTO_JSON json_t *a = NULL, *b = NULL;
-
-	/* What the start itself settled is no difference. */
-	for (size_t i = 0; i < now->ndisks && i < g->started->ndisks; i++) {
-		if (now->disks[i]->format == FORMAT_AUTO)
-			now->disks[i]->format = g->started->disks[i]->format;
-	}
-	if (g->boot_once)
-		replace_str(&now->boot, xstrdup(g->started->boot));
-	a = vm_to_json(now, NULL, true);
-	b = vm_to_json(g->started, NULL, true);
-	(void)json_object_del(a, "last_modified");
-	(void)json_object_del(b, "last_modified");
-	return !json_equal(a, b);
-}
-
 /* When something waits for a new process, the guest's own reboot becomes one. */
 void monitor_update_action(struct guest *g)
 {
 	const struct vm *vm = guest_vm(g);
-	AUTO_JSON json_t *args = NULL;
+	AUTO_JSON json_t *args = NULL, *pending = NULL;
 	bool want;
 
 	if (!g->mon || !g->launched || !g->started)
 		return;
-	g->pending = g->def && differs(g);
+	pending = guest_pending(g);
+	g->pending = json_array_size(pending) > 0;
 	want = g->pending || vm->onreboot == ON_REBOOT_RESTART;
 	if (want == g->reboot_is_shutdown)
 		return;

@@ -69,7 +69,7 @@ static void start_one(struct guest *g, bool late)
 		log_warn("vm=%s started although those before it are not there yet", g->uuid);
 		guestlog_printf(g, "vmstated", "started without waiting longer for `after`");
 	}
-	if (guest_start(g, "autostart", &err) < 0)
+	if (guest_start(g, NULL, "autostart", &err) < 0)
 		log_warn("vm=%s not started: %s", g->uuid, err.msg);
 }
 

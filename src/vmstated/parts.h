@@ -9,6 +9,7 @@
 
 #include "vmstated/guest.h"
 #include "vmstated/hooks.h"
+#include "vmstated/once.h"
 
 /* --- supervisor.c --- */
 struct guest *guest_by_uuid(struct supervisor *sup, const char *uuid);
@@ -25,7 +26,8 @@ int guest_dispatch(struct guest *g, enum guest_event ev, struct err *err);
 void guest_enter(struct guest *g, enum sup_state state, const char *event);
 bool guest_is_up(const struct guest *g); /* RUNNING, STOPPING with a process, RESTARTED */
 /* Does a walk, hook, process or armed restart keep this guest from rest? */
-int guest_start(struct guest *g, const char *by, struct err *err);
+/* once: see once_take, borrowed; NULL: nothing. */
+int guest_start(struct guest *g, const json_t *once, const char *by, struct err *err);
 void guest_fail(struct guest *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int guest_failreset(struct guest *g, struct err *err);
 

@@ -48,6 +48,7 @@ struct command {
 	json_t *body;
 	char by[64];
 	bool wait, force;
+	bool admin; /* he for whom it is done */
 };
 
 static void waiter_free(struct waiter *w)
@@ -194,6 +195,7 @@ static void who_asks(struct command *c, struct http_request *req)
 
 	if (json_is_object(caller) && sock_peer_is_admin(peer))
 		uid = json_get_int(caller, "uid", uid);
+	c->admin = uid == 0 || uid == (json_int_t)geteuid();
 	(void)snprintf(c->by, sizeof(c->by), "%.40s, uid %lld",
 		       json_get_str(caller, "command", "control socket"), (long long)uid);
 }
@@ -250,26 +252,37 @@ static void answer(struct command *c, struct http_request *req, int r, enum goal
 	json_decref(c->body);
 }
 
-/* "cd", "order=cd", "once=d" and combinations, as vmadm start takes them. */
-static char *boot_of(const char *order)
+/* What a start would be: checked as it would be, changing nothing. */
+static void foretell(struct command *c, struct http_request *req, const json_t *once)
 {
-	return strchr(order, '=') && strchr(order, '=') < order + strcspn(order, ",")
-		       ? xstrdup(order)
-		       : xasprintf("order=%s", order);
+	AUTO_VM struct vm *vm = c->guest->def ? vm_copy(c->guest->def->vm) : NULL;
+	struct err err = {0};
+	int r = vm ? once_apply(vm, once, &err)
+		   : err_set(&err, ENOENT, "VM %s has no definition any more", c->guest->name);
+
+	if (r < 0)
+		http_reply_err(req, r, &err);
+	else
+		dryrun_reply(c->sup, req, steal_ptr(vm));
+	json_decref(c->body);
 }
 
 static void post_start(struct http_request *req, void *ctx)
 {
+	AUTO_JSON json_t *once = NULL;
 	struct err err = {0};
 	struct command c;
-	const char *order;
 	int r;
 
 	if (!take_command(&c, req, ctx))
 		return;
-	order = json_get_str(c.body, "order", NULL);
-	replace_str(&c.guest->order, order ? boot_of(order) : NULL);
-	r = guest_start(c.guest, c.by, &err);
+	r = once_take(c.guest, c.body, c.admin, &once, &err);
+	if (r == 0 && json_get_bool(c.body, "dry_run", false)) {
+		foretell(&c, req, once);
+		return;
+	}
+	if (r == 0)
+		r = guest_start(c.guest, once, c.by, &err);
 	answer(&c, req, r, GOAL_RUNNING, c.guest->zoneid, &err);
 }
 
@@ -481,6 +494,8 @@ static const struct http_route routes[] = {
 	{"GET", "/ping", get_ping, false, "Answers {\"ping\":\"pong\"}."},
 	{"GET", "/status", get_status, false, "Every guest, refused definitions, the accelerator."},
 	{"GET", "/vms/:id", get_vm, false, "One guest."},
+	{"GET", "/vms/:id/pending", route_pending, false, "What its next start will change."},
+	{"POST", "/argv", route_argv, false, "The arguments QEMU would get for a VM object."},
 	{"POST", "/vms/:id/start", post_start, false, "Starts; answers when it runs."},
 	{"POST", "/vms/:id/stop", post_stop, false, "Stops by ACPI within timeout_ms, then by force."},
 	{"POST", "/vms/:id/restart", post_restart, false, "Stops and starts."},

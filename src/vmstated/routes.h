@@ -26,5 +26,9 @@ void upgrade_prepare(struct supervisor *sup, char **argv);
 /* A descriptor handed over by ourselves before an upgrade; -1: none. */
 int upgrade_inherited(const char *name);
 
+/* --- dryrun.c --- */
+void route_pending(struct http_request *req, void *ctx);
+void route_argv(struct http_request *req, void *ctx);
+
 /* --- logs.c --- */
 void get_log(struct http_request *req, void *ctx);

@@ -238,7 +238,7 @@ static int start_again(sd_event_source *source, uint64_t usec, void *userdata)
 	struct err err = {0};
 
 	g->restart_at_ms = 0;
-	if (guest_start(g, "restart policy", &err) < 0) {
+	if (guest_start(g, NULL, "restart policy", &err) < 0) {
 		guest_fail(g, "cannot be restarted: %s", err.msg);
 		guest_enter(g, SUP_FAILED, "failure");
 	}
@@ -326,7 +326,7 @@ void guest_settle(struct guest *g)
 	if (g->target == TARGET_START && !g->sup->closing) {
 		stop_done(g);
 		g->settled = true;
-		if (guest_start(g, "reboot", &err) < 0) {
+		if (guest_start(g, NULL, "reboot", &err) < 0) {
 			waiters_fail(g, -EIO, "%s", err.msg);
 			stay(g);
 		}

@@ -68,7 +68,7 @@ static void guest_free(struct guest *g)
 	free(g->name);
 	free(g->failed);
 	free(g->published);
-	free(g->order);
+	json_decref(g->once);
 	free(g);
 }
 
@@ -153,6 +153,8 @@ static void definition_changed(struct supervisor *sup, struct catalog_entry *e)
 		replace_str(&g->name, xstrdup(e->vm->name));
 	if (e->error)
 		log_warn("vm=%s definition not taken over: %s", e->uuid, e->error);
+	else if (g->started)
+		vm_take_live(g->started, e->vm);
 	monitor_update_action(g);
 	if (sup->serving)
 		guest_publish(g);

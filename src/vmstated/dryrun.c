@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a start would do: the routes that tell what is pending, and the arguments QEMU would
+ * be given, built by the same pure function as those of a start. Nothing is made or opened:
+ * descriptors are numbers as a start would use them, and a disk that is not there yet has the
+ * format it would get.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/problems.h"
+#include "base/strbuf.h"
+#include "base/uuid.h"
+#include "net/http.h"
+#include "qemu/bhyve.h"
+#include "qemu/image.h"
+#include "vmstated/parts.h"
+#include "vmstated/routes.h"
+
+#define FIRST_FD  3
+#define FIRST_TAP 8
+
+struct dryrun {
+	struct supervisor *sup;
+	struct http_request *req;
+	struct vm *vm;
+};
+
+static void dryrun_free(struct dryrun *d)
+{
+	vm_free(d->vm);
+	free(d);
+}
+
+static void settle_formats(struct vm *vm)
+{
+	struct image_info info;
+
+	for (size_t i = 0; i < vm->ndisks; i++) {
+		struct disk *d = vm->disks[i];
+
+		if (d->format != FORMAT_AUTO || !d->path)
+			continue;
+		if (image_probe(d->path, &info, NULL) == 0)
+			d->format = info.format == IMAGE_QCOW2 ? FORMAT_QCOW2 : FORMAT_RAW;
+		else
+			d->format = FORMAT_QCOW2;
+	}
+}
+
+static void imagine_fds(const struct vm *vm, struct qemu_fds *ret)
+{
+	*ret = (struct qemu_fds){.mon = FIRST_FD,
+				 .qmp = FIRST_FD + 1,
+				 .ttya = FIRST_FD + 2,
+				 .ttyb = vm->nconsoles > 1 ? FIRST_FD + 3 : -1,
+				 .agent = -1,
+				 .lock = FIRST_FD + 4};
+	for (size_t i = 0; i < ARRAY_SIZE(ret->taps); i++) {
+		bool tap = i < vm->nnics && vm->nics[i]->tap;
+
+		ret->taps[i] = tap ? FIRST_TAP + (int)i : -1;
+	}
+}
+
+static int build(struct dryrun *d, struct argv *ret, struct err *err)
+{
+	AUTO_FREE char *template = d->vm->bootrom ? qemu_vars_template(d->vm->bootrom) : NULL;
+	AUTO_FREE char *vars = path_of_data(&d->sup->paths, d->vm->uuid, "nvram.fd");
+	AUTO_PROBLEMS struct problems p = {0};
+	struct bhyve *bhyve = NULL;
+	struct qemu_fds fds;
+	int r;
+
+	imagine_fds(d->vm, &fds);
+	fds.vars = template ? vars : NULL;
+	settle_formats(d->vm);
+	if (!d->vm->configfile)
+		return qemu_argv(d->vm, &d->sup->caps, &fds, ret, err);
+	if (bhyve_load(d->vm->configfile, d->vm, &bhyve, &p) < 0)
+		return problems_to_err(&p, err);
+	r = bhyve_argv(bhyve, d->vm, &d->sup->caps, &fds, ret, err);
+	bhyve_free(bhyve);
+	return r;
+}
+
+static json_t *answer_of(const struct argv *argv)
+{
+	AUTO_FREE char *text = argv_text(argv);
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < argv->count; i++)
+		(void)json_array_append_new(list, json_string(argv->items[i]));
+	return json_pack("{s:o, s:s}", "argv", list, "text", text);
+}
+
+static void on_known(void *ctx)
+{
+	struct dryrun *d = ctx;
+	AUTO_JSON json_t *out = NULL;
+	struct argv argv = {0};
+	struct err err = {0};
+	int r = d->sup->caps_known ? build(d, &argv, &err)
+				   : err_set(&err, EIO, "%s", d->sup->caps_error);
+
+	if (r < 0) {
+		http_reply_err(d->req, r, &err);
+	} else {
+		out = answer_of(&argv);
+		http_reply_json(d->req, 200, out);
+	}
+	argv_done(&argv);
+	dryrun_free(d);
+}
+
+static void on_gone(struct http_request *req, void *ctx)
+{
+	struct dryrun *d = ctx;
+
+	accel_forget(d->sup, d);
+	dryrun_free(d);
+}
+
+void dryrun_reply(struct supervisor *sup, struct http_request *req, struct vm *vm)
+{
+	struct dryrun *d = xcalloc(1, sizeof(*d));
+
+	*d = (struct dryrun){.sup = sup, .req = req, .vm = vm};
+	http_on_gone(req, on_gone, d);
+	accel_when_known(sup, on_known, d);
+}
+
+/* Old and new values may be secrets: for those who may start it. */
+void route_pending(struct http_request *req, void *ctx)
+{
+	AUTO_JSON json_t *j = NULL;
+	struct err err = {0};
+	struct guest *g;
+	int r = supervisor_find(ctx, http_param(req, "id"), &g, &err);
+
+	if (r < 0) {
+		http_reply_err(req, r, &err);
+		return;
+	}
+	if (routes_refused(ctx, req, g))
+		return;
+	j = json_pack("{s:s, s:b, s:o}", "uuid", g->uuid, "running", g->pid > 0, "pending",
+		      guest_pending(g));
+	if (g->once && g->pid > 0)
+		(void)json_object_set(j, "once", g->once);
+	http_reply_json(req, 200, j);
+}
+
+/* The arguments of a VM that does not exist yet, from its object. */
+void route_argv(struct http_request *req, void *ctx)
+{
+	struct supervisor *sup = ctx;
+	AUTO_PROBLEMS struct problems ignored = {0}; /* it was judged by who asks */
+	AUTO_JSON json_t *body = NULL;
+	AUTO_FREE char *data = NULL;
+	const json_t *object;
+	struct err err = {0};
+	size_t len;
+	const char *text = http_body_text(req, &len);
+	int r;
+
+	if (routes_refused(sup, req, NULL))
+		return;
+	r = json_parse_object(text, len, "body", &body, &err);
+	object = json_object_get(body, "vm");
+	if (r == 0 && (!json_is_object(object) || !uuid_valid(json_get_str(object, "uuid", ""))))
+		r = err_set(&err, EINVAL, "body.vm: want a VM object with a uuid");
+	if (r < 0) {
+		http_reply_err(req, r, &err);
+		return;
+	}
+	data = path_of_data(&sup->paths, json_get_str(object, "uuid", ""), NULL);
+	dryrun_reply(sup, req, vm_from_object(object, data, &ignored));
+}
