@@ -36,6 +36,9 @@ struct feed_server_config {
 	uid_t reader;
 };
 
+/* The user of an option --feed-user, for reader above. -EINVAL. */
+int feed_find_reader(const char *name, uid_t *ret, struct err *err);
+
 /* Only root, our own user and config->reader may subscribe (SO_PEERCRED). path and daemon are
  * borrowed and must outlive the server. */
 int feed_server_new(sd_event *event, const struct feed_server_config *config,

@@ -428,15 +428,20 @@ static int add_sources(struct feed_server *s)
 	return r;
 }
 
-static void find_reader(struct feed_server *s)
+int feed_find_reader(const char *name, uid_t *ret, struct err *err)
 {
-	const struct passwd *pw =
-		s->config.has_reader || geteuid() != 0 ? NULL : getpwnam(FEED_READER);
+	const struct passwd *pw = getpwnam(name);
 
 	if (!pw)
-		return;
-	s->config.has_reader = true;
-	s->config.reader = pw->pw_uid;
+		return err_set(err, EINVAL, "there is no user '%s'", name);
+	*ret = pw->pw_uid;
+	return 0;
+}
+
+static void default_reader(struct feed_server *s)
+{
+	if (!s->config.has_reader && geteuid() == 0)
+		s->config.has_reader = feed_find_reader(FEED_READER, &s->config.reader, NULL) == 0;
 }
 
 int feed_server_new(sd_event *event, const struct feed_server_config *config,
@@ -448,7 +453,7 @@ int feed_server_new(sd_event *event, const struct feed_server_config *config,
 	s->event = sd_event_ref(event);
 	s->config = *config;
 	s->waits_end = &s->waits;
-	find_reader(s);
+	default_reader(s);
 	r = sock_listen(config->path, 0600, &s->fd, err);
 	if (r < 0) {
 		s->fd = -1;

@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <malloc.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,13 +127,9 @@ static int add_socket(void *ctx, const char *value, struct err *err)
 static int set_feed_user(void *ctx, const char *value, struct err *err)
 {
 	struct vmadmd *d = ctx;
-	const struct passwd *pw = getpwnam(value);
 
-	if (!pw)
-		return err_set(err, EINVAL, "there is no user '%s'", value);
 	d->has_reader = true;
-	d->reader = pw->pw_uid;
-	return 0;
+	return feed_find_reader(value, &d->reader, err);
 }
 
 static const struct daemon_flag flags[] = {

@@ -32,6 +32,8 @@
 struct settings {
 	char *etc, *pidfile, *socket, *guest_uids;
 	bool autostart, check;
+	bool has_reader; /* of our feed, beside root and us */
+	uid_t reader;
 	char **argv;
 };
 
@@ -59,6 +61,14 @@ static int set_guest_uids(void *ctx, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_feed_user(void *ctx, const char *value, struct err *err)
+{
+	struct settings *s = ctx;
+
+	s->has_reader = true;
+	return feed_find_reader(value, &s->reader, err);
+}
+
 static int set_autostart(void *ctx, const char *value, struct err *err)
 {
 	((struct settings *)ctx)->autostart = true;
@@ -77,6 +87,7 @@ static const struct daemon_flag flags[] = {
 	 "lock and pid file, instead of ROOT/run/vmstated.pid"},
 	{'s', "socket", "PATH", set_socket, "control socket, instead of ROOT/run/vmstated.sock"},
 	{0, "guest-uids", "FIRST-LAST", set_guest_uids, "users for QEMU, one per VM (root only)"},
+	{0, "feed-user", "NAME", set_feed_user, "user vminfod runs as, who may read our feed"},
 	{0, "check", NULL, set_check, "print all problems of all definitions, start nothing"},
 	{0, "autostart", NULL, set_autostart, "start VMs with autostart, where vmadmd is not used"},
 };
@@ -139,12 +150,14 @@ static int load(struct supervisor *sup, struct err *err)
 	return r < 0 ? r : 0;
 }
 
-static int serve(struct supervisor *sup, struct err *err)
+static int serve(struct supervisor *sup, const struct settings *s, struct err *err)
 {
 	struct feed_server_config feed = {.path = sup->paths.vmstated_feed,
 					  .daemon = "vmstated",
 					  .snapshot = supervisor_snapshot,
-					  .ctx = sup};
+					  .ctx = sup,
+					  .has_reader = s->has_reader,
+					  .reader = s->reader};
 	int r = load(sup, err);
 
 	if (r == 0)
@@ -212,7 +225,7 @@ static int run(struct daemon_options *o, const struct settings *s, struct err *e
 	if (r == 0)
 		r = daemon_loop(&sup.event, on_reload, &sup, err);
 	if (r == 0)
-		r = serve(&sup, err);
+		r = serve(&sup, s, err);
 	finish(&sup);
 	if (sup.lock_fd >= 0) {
 		(void)unlink(sup.paths.pidfile);

@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import pwd
 import select
 import socket
 import subprocess
@@ -153,3 +154,43 @@ def test_idle(cold):
     before = switches()
     quiet.poll(3000)
     assert switches() - before <= 5
+
+
+@pytest.mark.root
+def test_feeds_as_another_user(cold):
+    """vminfod as a user that both daemons were told of: also after they, and it, came back."""
+    for folder in (cold.root, *cold.root.parents):
+        if folder != pathlib.Path("/") and folder.stat().st_uid == os.geteuid():
+            folder.chmod(folder.stat().st_mode | 0o055)
+    feed, own = ["--feed-user", "nobody"], ["--user", "nobody"]
+    cold.start("vmstated", arguments=feed)
+    cold.start("vmadmd", arguments=feed)
+    cold.start("vminfod", arguments=own)
+    shown = proc_status(cold.daemons["vminfod"].pid)["Uid"]
+    assert shown.split("\t") == [str(pwd.getpwnam("nobody").pw_uid)] * 4
+
+    def feeds_ready():
+        feeds = cold.http("vminfod", "GET", "/status").json()["feeds"]
+        return all(feed["ready"] for feed in feeds.values())
+
+    assert feeds_ready()
+    made = cold.vmadm("create", stdin={"alias": "web0", "ram": 64, "autoboot": False})
+    assert made.returncode == 0  # 7 would be: not confirmed
+    with cold.events() as events:
+        for name in ("vmstated", "vmadmd"):
+            cold.restart(name, arguments=feed)
+            deadline = drover.Deadline(10)
+            while not feeds_ready():
+                assert not deadline.over(), name
+            cold.vmadm("update", "web0", f"hostname={name}")
+            events.wait_vm("web0", lambda vm: vm.get("hostname") == name)
+    for path in ("run/vmstated.feed", "run/vmadmd.feed"):
+        assert os.stat(cold.socket(path)).st_mode & 0o777 == 0o600
+        done = subprocess.run(
+            ["/usr/bin/python3", "-c", "import socket,sys; socket.socket(1).connect(sys.argv[1])",
+             cold.socket(path)], capture_output=True, check=False,
+            user=pwd.getpwnam("daemon").pw_uid, group=1, extra_groups=[])
+        assert b"PermissionError" in done.stderr, path
+    # Not told of, it serves what files say and does not pretend.
+    cold.restart("vmstated", arguments=["--feed-user", "daemon"])
+    assert not cold.http("vminfod", "GET", "/status").json()["feeds"]["vmstated"]["ready"]
