@@ -73,4 +73,6 @@
 #define FACT_PROVISIONING "provisioning"
 /* {quota?, zfs_root_compression?, snapshots, disks?: {VOLUME: {compression}}, unknown?: since} */
 #define FACT_ZFS "zfs"
+#define FACT_SNAPSHOTS    "snapshots" /* [{name, size, created_at, memory, parent?}] */
+#define FACT_SNAPSHOTS_CHANGED "snapshots_changed" /* time; counts for last_modified */
 #define FACT_VNC "vnc" /* {host, port, display}; merged into info, not the object */

@@ -44,6 +44,12 @@ int cmd_info(struct cli *cli);
 int cmd_console(struct cli *cli);
 int cmd_events(struct cli *cli);
 int cmd_completion(struct cli *cli);
+/* vmadm_snapshot.c */
+extern const struct cli_option snapshot_options[];
+int cmd_create_snapshot(struct cli *cli);
+int cmd_rollback_snapshot(struct cli *cli);
+int cmd_delete_snapshot(struct cli *cli);
+int cmd_list_snapshots(struct cli *cli);
 /* vmadm_help.c */
 int cmd_help(struct cli *cli);
 /* vmadm_list.c */

@@ -59,11 +59,13 @@ json_t *compute_snapshots(const struct vm *vm, const json_t *facts, const json_t
 
 json_t *compute_last_modified(const struct vm *vm, const json_t *facts, const json_t *fact)
 {
+	const char *snapshots = json_get_str(facts, "snapshots_changed", "");
 	char buf[ISO_TIME_LEN];
 
 	if (fact)
 		return json_incref((json_t *)fact);
-	return json_string(clock_iso(vm->mtime_ms, buf, sizeof(buf)));
+	(void)clock_iso(vm->mtime_ms, buf, sizeof(buf));
+	return json_string(strcmp(snapshots, buf) > 0 ? snapshots : buf);
 }
 
 /* FNV-1a over the uuid, positive in 31 bits: the same on every start of every daemon. */

@@ -26,6 +26,9 @@ struct image_info {
 /* -ENOENT, -EACCES, ...; -EINVAL for a qcow2 header that cannot be. */
 int image_probe(const char *path, struct image_info *ret, struct err *err);
 
+/* Has the qcow2 image an internal snapshot of this name? 1, 0, or -EINVAL, -ENOENT, ... */
+int image_has_snapshot(const char *path, const char *name, struct err *err);
+
 /*
  * qemu-img's vector for a disk with a path: of size_mib, or made from base (may be NULL): qcow2
  * (and auto) becomes an overlay on base, raw a whole copy, which keeps base's size: enlarge it then

@@ -24,6 +24,7 @@
 #include "vmadmd/auth.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/live.h"
 #include "vmadmd/worker.h"
 
 #define GRACE_STEP_MS 20u
@@ -49,6 +50,7 @@ static void change_free(struct change *c)
 		(void)close(c->lock);
 	if (c->guest_lock >= 0)
 		(void)close(c->guest_lock);
+	live_free(c->live);
 	free(c);
 }
 
@@ -314,9 +316,8 @@ static int change_cancel(void *ctx, int r, const struct err *why, struct err *er
 	return 0;
 }
 
-int step_job(struct change *c, struct err *err)
+int change_job(struct change *c, const json_t *images, struct err *err)
 {
-	AUTO_JSON json_t *images = disks_paths(c);
 	AUTO_JSON json_t *out = json_object();
 	const struct job_spec spec = {.kind = c->kind->verb,
 				      .uuid = c->uuid,
@@ -326,12 +327,8 @@ int step_job(struct change *c, struct err *err)
 				      .images = images,
 				      .cancel = change_cancel,
 				      .ctx = c};
-	int r;
+	int r = job_begin(c->d, &spec, &c->job, err);
 
-	/* What is only written is over before anybody could ask. */
-	if (c->njobs == 0 && !(c->detached && c->kind != &change_updating))
-		return 0;
-	r = job_begin(c->d, &spec, &c->job, err);
 	if (r < 0 || !c->detached || !c->req)
 		return r;
 	json_put_str(out, "job", job_id(c->job));
@@ -339,6 +336,17 @@ int step_job(struct change *c, struct err *err)
 	http_reply_json(c->req, 202, out);
 	c->req = NULL;
 	return 0;
+}
+
+int step_job(struct change *c, struct err *err)
+{
+	AUTO_JSON json_t *images = NULL;
+
+	/* What is only written is over before anybody could ask. */
+	if (c->njobs == 0 && !(c->detached && c->kind != &change_updating))
+		return 0;
+	images = disks_paths(c);
+	return change_job(c, images, err);
 }
 
 int step_images(struct change *c, struct err *err)
@@ -535,4 +543,15 @@ void change_update(struct vmadmd *d, const char *uuid, json_t *payload, const st
 	c->done = done;
 	c->done_ctx = ctx;
 	change_start(c);
+}
+
+void change_order(struct vmadmd *d, const struct change_kind *kind, const char *uuid,
+		  const struct change_by *by, struct live *live, struct http_request *req)
+{
+	struct change *c = change_new(d, kind, uuid, by);
+
+	c->live = live;
+	live->c = c;
+	if (!req || attach(c, req))
+		change_start(c);
 }

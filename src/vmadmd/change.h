@@ -23,6 +23,7 @@
 struct child;
 struct feed_wait;
 struct job;
+struct live;
 
 #define STEP_WAIT 1
 #define STEP_LAST 2 /* go on with the last step: the answer */
@@ -89,6 +90,7 @@ struct change {
 	bool touched;            /* a step that writes has begun: undo_files is to run */
 	sd_event_source *grace;
 	struct child *child;
+	struct live *live; /* of a live operation (live.h), else NULL */
 };
 
 extern const struct change_kind change_create, change_updating, change_delete;
@@ -97,6 +99,15 @@ extern const struct change_kind change_create, change_updating, change_delete;
 void change_next(struct change *c);
 void change_again(struct change *c);
 void change_fail(struct change *c, int r, const struct err *err);
+
+/*
+ * Put a change of ours in line, as change_update does; live is taken. With req (may be NULL) its
+ * wait and deadline count; it may have been answered with a refusal when this returns.
+ */
+void change_order(struct vmadmd *d, const struct change_kind *kind, const char *uuid,
+		  const struct change_by *by, struct live *live, struct http_request *req);
+/* Make it a job, and answer its detached request. images as in struct job_spec. */
+int change_job(struct change *c, const json_t *images, struct err *err);
 
 /*
  * A step whose files wait for a disk: work runs in a worker (no change of memory survives), then

@@ -12,6 +12,7 @@
 
 #include "base/uuid.h"
 #include "vmadmd/info.h"
+#include "vmadmd/monitor.h"
 
 struct err;
 struct guest_stats;
@@ -61,6 +62,10 @@ struct guest {
 	bool qmp_silent;    /* it did not greet, and the log says so */
 	sd_event_source *retry;
 	struct monitor_command *commands; /* without an answer */
+	struct monitor_watch *watches;    /* who wants its events */
+	json_t *snapshots;                /* newest first, as told; NULL: none */
+	sd_event_source *repair;          /* of a live operation cut short: to be tried again */
+	bool repairing;
 	struct vnc vnc;
 	struct metaport *metaport;                     /* NULL: not connected */
 	struct guest_stats *stats;                     /* NULL: never asked */
@@ -90,21 +95,6 @@ uint64_t guest_zfs(struct guest *g, json_t *zfs); /* taken, NULL: none */
 /* Feed call-backs (net/feed.h); ctx is struct vmadmd. */
 void guests_feed_line(void *ctx, const char *type, const json_t *line);
 void guests_feed_link(void *ctx, bool up);
-
-/* --- monitor.c: one connection to vm.qmp per running VM --- */
-/* Open, replace or close it as the facts say. */
-void monitor_update(struct guest *g);
-void monitor_close(struct guest *g);
-bool monitor_ready(const struct guest *g);
-
-/* As qmp_done, and -ECONNRESET when the monitor is closed by us: done always runs, once. */
-typedef void (*monitor_done)(void *ctx, int r, const json_t *value, const struct err *err);
-/*
- * Send a command, connecting first when there is no connection. arguments are borrowed; fd is
- * passed along (-1: none) and may be closed in done. A negative return means done will not run.
- */
-int monitor_send(struct guest *g, const char *command, const json_t *arguments, int fd,
-		 monitor_done done, void *ctx, struct err *err);
 
 /* --- vnc.c --- */
 /* Listen, stop listening or tell QEMU the password, as definition and monitor say. */

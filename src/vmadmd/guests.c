@@ -15,6 +15,7 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/live.h"
 #include "vmadmd/metaport.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
@@ -61,8 +62,10 @@ static void guest_free(struct guest *g)
 	sd_event_source_disable_unref(g->retry);
 	sd_event_source_disable_unref(g->vnc.retry);
 	json_decref(g->facts);
+	sd_event_source_disable_unref(g->repair);
 	json_decref(g->provisioning);
 	json_decref(g->zfs);
+	json_decref(g->snapshots);
 	guest_stats_free(g);
 	free(g->vnc.waiters);
 	free(g);
@@ -71,7 +74,8 @@ static void guest_free(struct guest *g)
 /* Forget it when there is nothing left to know. */
 static void drop_if_empty(struct guest *g)
 {
-	if (g->facts || g->provisioning || g->zfs || g->qmp || g->metaport || g->vnc.fd >= 0)
+	if (g->facts || g->provisioning || g->zfs || g->qmp || g->metaport || g->vnc.fd >= 0 ||
+	    g->watches || g->snapshots || g->repairing)
 		return;
 	tdelete(g, &g->d->guests, compare);
 	guest_free(g);
@@ -146,6 +150,7 @@ json_t *guest_own_facts(const struct guest *g)
 		json_object_set(facts, FACT_VNC, vnc);
 	if (g->zfs)
 		json_object_set(facts, FACT_ZFS, g->zfs);
+	snapshots_facts(g, facts);
 	json_decref(vnc);
 	return facts;
 }
@@ -165,6 +170,10 @@ static uint64_t tell(struct guest *g)
 		seq = guest_publish(g);
 	else
 		seq = feed_gone(g->d->feed, g->uuid);
+	if (!g->provisioning && !catalog_by_uuid(g->d->catalog, g->uuid)) {
+		json_decref(g->snapshots);
+		g->snapshots = NULL;
+	}
 	drop_if_empty(g);
 	return seq;
 }

@@ -25,6 +25,7 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "store/write.h"
+#include "vmadmd/live.h"
 #include "vmadmd/vmadmd.h"
 
 #define STATE_VERSION 1
@@ -265,13 +266,29 @@ static bool made_it(const struct job *j)
 static void judge(struct job *j)
 {
 	struct err err = {0};
-	bool made = made_it(j);
+	bool made = made_it(j) || live_done(j->d, json_get_str(j->facts, "uuid", ""), j->id);
 
 	json_put_bool(j->facts, "interrupted", true);
 	if (!made)
 		err_set(&err, ECONNRESET,
 			"vmadmd ended in the middle: what the job had made was removed");
 	job_end(j, made ? 0 : -ECONNRESET, &err);
+}
+
+struct job *job_adopt(struct vmadmd *d, const char *id,
+		      int (*cancel)(void *ctx, int r, const struct err *why, struct err *err),
+		      void *ctx)
+{
+	struct job *j = d->jobs;
+
+	while (j && (!str_eq(j->id, id) || j->state != JOB_RUNNING))
+		j = j->next;
+	if (!j)
+		return NULL;
+	j->cancel = cancel;
+	j->ctx = ctx;
+	json_put_bool(j->facts, "interrupted", true);
+	return j;
 }
 
 static int by_start(const void *a, const void *b)
@@ -335,7 +352,9 @@ void jobs_load(struct vmadmd *d)
 	}
 	for (struct job *j = d->jobs, *next; j; j = next) {
 		next = j->next;
-		if (j->state == JOB_RUNNING)
+		/* A live operation's is ended by whoever repairs it. */
+		if (j->state == JOB_RUNNING &&
+		    !live_repairs(d, json_get_str(j->facts, "uuid", ""), j->id))
 			judge(j);
 	}
 }
@@ -434,6 +453,9 @@ void handle_job_cancel(struct http_request *req, void *ctx)
 	err_set(&why, ECANCELED, "cancelled by uid %u", request_uid(ctx, req));
 	if (j->state != JOB_RUNNING)
 		r = err_set(&err, EALREADY, "job %s is %s", j->id, state_names[j->state]);
+	else if (!j->cancel)
+		r = err_set(&err, EBUSY, "job %s was cut short: it is being undone or finished",
+			    j->id);
 	else
 		r = j->cancel(j->ctx, -ECANCELED, &why, &err);
 	if (r < 0)

@@ -38,6 +38,11 @@ const char *job_id(const struct job *j);
 void job_progress(struct job *j, unsigned percent, const char *what);
 /* What the work came to, as its requester would have been answered; before job_end. Borrowed. */
 void job_result(struct job *j, const json_t *result);
+/* The job of this id that a killed vmadmd left running and live_repairs() spared; NULL: none.
+ * cancel and ctx are the new owner's. */
+struct job *job_adopt(struct vmadmd *d, const char *id,
+		      int (*cancel)(void *ctx, int r, const struct err *why, struct err *err),
+		      void *ctx);
 /* It ended; j is the list's alone from here. */
 void job_end(struct job *j, int r, const struct err *err);
 

@@ -23,6 +23,7 @@
 #include "store/write.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/live.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 #include "vmadmd/worker.h"
@@ -249,6 +250,7 @@ static int serve(struct vmadmd *d, struct err *err)
 		r = open_feeds(d, err);
 	if (r == 0) {
 		jobs_load(d);
+		live_start(d);
 		r = open_http(d, err);
 	}
 	if (r < 0)

@@ -26,6 +26,51 @@ struct monitor_command {
 
 static int monitor_open(struct guest *g, struct err *err);
 
+/* --- watches --- */
+
+void monitor_watch(struct guest *g, struct monitor_watch *w)
+{
+	w->next = g->watches;
+	g->watches = w;
+}
+
+void monitor_unwatch(struct guest *g, struct monitor_watch *w)
+{
+	for (struct monitor_watch **at = &g->watches; *at; at = &(*at)->next) {
+		if (*at == w) {
+			*at = w->next;
+			return;
+		}
+	}
+}
+
+static bool is_watching(const struct guest *g, const struct monitor_watch *w)
+{
+	const struct monitor_watch *at = g->watches;
+
+	while (at && at != w)
+		at = at->next;
+	return at != NULL;
+}
+
+/* A watch may take itself or others away: then what follows is asked for anew. */
+static void tell_watches(struct guest *g, const char *name, const json_t *data)
+{
+	struct monitor_watch *next;
+
+	for (struct monitor_watch *w = g->watches; w; w = next) {
+		next = w->next;
+		w->event(w->ctx, name, data);
+		if (next && !is_watching(g, next))
+			return;
+	}
+}
+
+static void on_event(void *ctx, struct qmp *q, const char *name, const json_t *data, int64_t wall)
+{
+	tell_watches(ctx, name, data);
+}
+
 static int on_retry(sd_event_source *source, uint64_t usec, void *ctx)
 {
 	struct guest *g = ctx;
@@ -45,6 +90,7 @@ static void on_ready(void *ctx, struct qmp *q)
 	log_debug("vm=%s monitor ready", g->uuid);
 	g->qmp_silent = false;
 	vnc_apply(g);
+	tell_watches(g, MONITOR_READY, NULL);
 }
 
 static void on_closed(void *ctx, struct qmp *q, int r, const struct err *err)
@@ -66,7 +112,8 @@ static void on_closed(void *ctx, struct qmp *q, int r, const struct err *err)
 
 static int monitor_open(struct guest *g, struct err *err)
 {
-	const struct qmp_config config = {.ready = on_ready, .closed = on_closed, .ctx = g};
+	const struct qmp_config config = {
+		.ready = on_ready, .event = on_event, .closed = on_closed, .ctx = g};
 	AUTO_FREE char *path = path_of_run(g->d->paths, g->uuid, "vm.qmp");
 
 	g->qmp_pid = json_get_int(g->facts, FACT_PID, 0);
@@ -100,6 +147,8 @@ void monitor_update(struct guest *g)
 	guest_stats_free(g);
 	if (runs)
 		(void)on_retry(NULL, 0, g);
+	else
+		tell_watches(g, MONITOR_GONE, NULL);
 }
 
 bool monitor_ready(const struct guest *g)
@@ -126,6 +175,12 @@ static void on_answer(void *ctx, int r, const json_t *value, const struct err *e
 int monitor_send(struct guest *g, const char *command, const json_t *arguments, int fd,
 		 monitor_done done, void *ctx, struct err *err)
 {
+	return monitor_ask(g, command, arguments, fd, QMP_ANSWER_MS, done, ctx, err);
+}
+
+int monitor_ask(struct guest *g, const char *command, const json_t *arguments, int fd,
+		uint64_t timeout_ms, monitor_done done, void *ctx, struct err *err)
+{
 	struct monitor_command *c;
 	int r;
 
@@ -136,7 +191,7 @@ int monitor_send(struct guest *g, const char *command, const json_t *arguments, 
 	}
 	c = xcalloc(1, sizeof(*c));
 	*c = (struct monitor_command){.g = g, .done = done, .ctx = ctx, .next = g->commands};
-	r = qmp_send(g->qmp, command, arguments, fd, QMP_ANSWER_MS, on_answer, c);
+	r = qmp_send(g->qmp, command, arguments, fd, timeout_ms, on_answer, c);
 	if (r < 0) {
 		free(c);
 		return err_set(err, -r, "%zu QMP commands wait for an answer already",

@@ -16,6 +16,7 @@
 #include "vmadmd/auth.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/live.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 
@@ -37,6 +38,13 @@ const struct http_route vmadmd_routes[] = {
 	{ "GET",    "/vm/:id",	    handle_info,   false, "Run-time information of a running VM." },
 	{ "GET",    "/vm/:id/info", handle_info,   false, "The same under its older name." },
 	{ "POST",   "/vm/:id",	    handle_action, false, "Act on a VM: ?action=." },
+	{ "GET",    "/vm/:id/snapshots", handle_snapshots, false, "Its snapshots, newest first." },
+	{ "POST",   "/vm/:id/snapshots", handle_snapshot_create, false,
+	  "Take a snapshot: {name, memory}. A job." },
+	{ "POST",   "/vm/:id/snapshots/:name/rollback", handle_snapshot_rollback, false,
+	  "Back to a snapshot. A job." },
+	{ "DELETE", "/vm/:id/snapshots/:name", handle_snapshot_delete, false,
+	  "Delete a snapshot; others stay. A job." },
 	{ "POST",   "/vms",	    handle_create, false, "Make a VM of a create payload." },
 	{ "PUT",    "/vm/:id",	    handle_update, false, "Change a VM by an update payload." },
 	{ "DELETE", "/vm/:id",	    handle_delete, false, "Stop a VM by force and remove it." },

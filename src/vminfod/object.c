@@ -184,7 +184,7 @@ static void put_zfs(json_t *facts, json_t *zfs)
 	for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
 		json_t *value = json_object_get(zfs, members[i]);
 
-		if (value)
+		if (value && !json_object_get(facts, members[i]))
 			(void)json_object_set(facts, members[i], value);
 	}
 	if (since)

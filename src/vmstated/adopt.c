@@ -15,46 +15,23 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/problems.h"
 #include "base/strbuf.h"
 #include "base/uuid.h"
 #include "model/model.h"
 #include "store/catalog.h"
-#include "store/write.h"
-#include "ucl/ucl.h"
+#include "store/started.h"
 #include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 
 /* The definition as it was started: what runs may differ from the file by now. */
 static void load_started(struct guest *g)
 {
-	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, "started.json");
-	AUTO_FREE char *data = path_of_data(&g->sup->paths, g->uuid, NULL);
-	struct problems problems = {0};
-	struct ucl_doc *doc = NULL;
-	AUTO_JSON json_t *j = NULL;
-	const struct ucl_value *root;
-	const char *text;
+	AUTO_JSON json_t *facts = NULL;
 
-	if (state_read(path, 1, &j, NULL) < 0)
+	if (started_read(&g->sup->paths, g->uuid, &g->started, &facts, NULL) < 0)
 		return;
-	text = json_get_str(j, "definition", "");
-	if (ucl_parse(path, text, strlen(text), NULL, &doc, NULL) < 0)
-		return;
-	root = ucl_root(doc);
-	if (root->type == UCL_OBJECT && root->count == 1) {
-		g->started =
-			vm_from_ucl(root->keys[0], root->items[0], g->uuid, g->uuid, &problems);
-		vm_finish(g->started, data);
-		replace_str(&g->started->file, xstrdup(json_get_str(j, "file", NULL)));
-		replace_str(&g->started->dir, xstrdup(json_get_str(j, "dir", NULL)));
-		g->once = json_incref(json_object_get(j, "once"));
-		(void)once_apply(g->started, g->once, NULL); /* its text has what was given only */
-		g->started->owner_uid = (uint32_t)json_get_int(j, "owner_uid", UINT32_MAX);
-		g->started->group_gid = (uint32_t)json_get_int(j, "group_gid", UINT32_MAX);
-	}
-	problems_done(&problems);
-	ucl_free(doc);
+	g->once = json_incref(json_object_get(facts, "once"));
+	(void)once_apply(g->started, g->once, NULL); /* its text has what was given only */
 }
 
 /* Our predecessor was killed before it could write down the process: its lock tells who it is. */

@@ -78,8 +78,8 @@ static void put_running(json_t *j, const struct guest *g)
 	json_put_bool(j, FACT_READY, g->ready);
 	json_put_str(j, FACT_RUN_STATE, g->run_state[0] ? g->run_state : NULL);
 	json_put_str(j, FACT_ACCEL, g->accel);
-	if (g->qmp_silent_since)
-		json_put_str(j, FACT_QMP, "unresponsive");
+	if (g->qmp_silent_since || g->busy_until_ms)
+		json_put_str(j, FACT_QMP, g->busy_until_ms ? "busy" : "unresponsive");
 	if (g->pending)
 		json_put_bool(j, FACT_PENDING, true);
 }

@@ -93,6 +93,8 @@ struct guest {
 	unsigned nspent;
 	sd_event_source *restart_timer, *ready_timer;
 	bool ready;
+	enum guest_hold hold;
+	uint64_t busy_until_ms; /* announced: its monitors may be silent; 0: not */
 
 	struct hook_run *hooks;       /* running now, or NULL */
 	const char *hooks_due;        /* of which state they are not through yet; NULL: none */

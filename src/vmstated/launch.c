@@ -37,6 +37,7 @@ void guest_remove_sockets(struct guest *g)
 
 void launch_failed(struct guest *g, const struct err *err)
 {
+	g->hold = HOLD_NOT;
 	g->end = (struct last_exit){
 		.set = true, .cause = END_START_ERROR, .wall_ms = clock_wall_ms()};
 	(void)snprintf(g->end.detail, sizeof(g->end.detail), "%.199s", err->msg);
@@ -147,6 +148,10 @@ static int start_process(struct guest *g, struct err *err)
 		r = owner_prepare(g, str_eq(g->accel, "kvm"), err);
 	if (r == 0)
 		r = hardware_argv(g, &inherited.fds, &argv, err);
+	if (r == 0 && g->hold == HOLD_INCOMING) {
+		argv_add(&argv, "-incoming");
+		argv_add(&argv, "defer");
+	}
 	if (r == 0)
 		r = write_started(g, &argv, err);
 	g->log_mark = guestlog_size(g);

@@ -356,6 +356,20 @@ int guest_start(struct guest *g, const json_t *once, const char *by, struct err 
 	return guest_dispatch(g, EV_START, err);
 }
 
+int guest_start_held(struct guest *g, const json_t *once, const char *by, enum guest_hold hold,
+		     struct err *err)
+{
+	int r = start_refused(g, err);
+
+	if (r < 0)
+		return r;
+	g->hold = hold;
+	r = guest_start(g, once, by, err);
+	if (r < 0)
+		g->hold = HOLD_NOT;
+	return r;
+}
+
 int guest_failreset(struct guest *g, struct err *err)
 {
 	if (g->state != SUP_FAILED)

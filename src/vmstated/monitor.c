@@ -29,7 +29,15 @@ static void set_silent(struct guest *g, bool silent)
 	if ((g->qmp_silent_since != 0) == silent)
 		return;
 	g->qmp_silent_since = silent ? clock_ms() : 0;
+	if (g->busy_until_ms)
+		return; /* as announced */
 	log_warn("vm=%s monitor %s", g->uuid, silent ? "does not answer" : "answers again");
+	guest_publish(g);
+}
+
+void monitor_busy(struct guest *g, uint64_t ms)
+{
+	g->busy_until_ms = ms ? clock_ms() + ms : 0;
 	guest_publish(g);
 }
 
@@ -66,7 +74,7 @@ static void on_status(void *ctx, int r, const json_t *value, const struct err *e
 		return;
 	}
 	/* Killed between RUNNING and cont: let it go now. */
-	if (g->state == SUP_RUNNING && str_eq(g->run_state, "prelaunch"))
+	if (g->state == SUP_RUNNING && g->hold == HOLD_NOT && str_eq(g->run_state, "prelaunch"))
 		monitor_let_go(g);
 	guest_publish(g);
 }
@@ -98,6 +106,10 @@ static void on_stop(struct guest *g, const json_t *data)
 
 static void on_resume(struct guest *g, const json_t *data)
 {
+	if (g->hold != HOLD_NOT) {
+		g->hold = HOLD_NOT;
+		guest_save(g);
+	}
 	on_run_state(g, data, "running");
 }
 
@@ -218,6 +230,8 @@ static int on_pulse(sd_event_source *source, uint64_t usec, void *userdata)
 	for (struct guest *g = sup->guests; g; g = g->next) {
 		uint64_t since;
 
+		if (g->busy_until_ms && g->busy_until_ms <= clock_ms())
+			monitor_busy(g, 0); /* whoever announced it was killed */
 		if (g->launched && g->mon && qmp_is_ready(g->mon) && !qmp_pending(g->mon, &since))
 			(void)qmp_send(g->mon, "query-status", NULL, -1, ANSWER_MS, on_status, g);
 	}
@@ -288,7 +302,9 @@ void monitor_let_go(struct guest *g)
 {
 	monitor_wait_ready(g);
 	set_display_password(g);
-	if (hardware_waits(g) == WAITS_NOT) {
+	if (g->hold != HOLD_NOT) {
+		guestlog_printf(g, "vmstated", "paused until its state is loaded");
+	} else if (hardware_waits(g) == WAITS_NOT) {
 		(void)qmp_send(g->mon, "cont", NULL, -1, ANSWER_MS, NULL, NULL);
 		(void)snprintf(g->run_state, sizeof(g->run_state), "running");
 	} else {

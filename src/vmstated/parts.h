@@ -28,6 +28,9 @@ bool guest_is_up(const struct guest *g); /* RUNNING, STOPPING with a process, RE
 /* Does a walk, hook, process or armed restart keep this guest from rest? */
 /* once: see once_take, borrowed; NULL: nothing. */
 int guest_start(struct guest *g, const json_t *once, const char *by, struct err *err);
+/* The same, not let go: see guest_hold. */
+int guest_start_held(struct guest *g, const json_t *once, const char *by, enum guest_hold hold,
+		     struct err *err);
 void guest_fail(struct guest *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int guest_failreset(struct guest *g, struct err *err);
 
@@ -61,6 +64,9 @@ void monitor_pulse(struct supervisor *sup); /* ask all, as long as any guest run
 void monitor_wait_ready(struct guest *g);   /* without readyline: after some time of running */
 void guest_now_ready(struct guest *g);
 void monitor_update_action(struct guest *g);
+
+/* What vmadmd begins silences QEMU's monitors for at most ms: busy, not unresponsive. 0: over. */
+void monitor_busy(struct guest *g, uint64_t ms);
 
 /* --- stop.c --- */
 /* Arm the engine: target, deadline from now; force is at once. Replaces an earlier deadline. */

@@ -25,7 +25,8 @@
 #include "vmstated/parts.h"
 #include "vmstated/routes.h"
 
-#define QMP_MS 5000u
+#define QMP_MS      5000u
+#define BUSY_MAX_MS 3600000
 
 enum goal { GOAL_RUNNING, GOAL_STOPPED };
 
@@ -267,11 +268,28 @@ static void foretell(struct command *c, struct http_request *req, const json_t *
 	json_decref(c->body);
 }
 
+/* "hold": it stays before its first instruction, also to take another's state in. */
+static int hold_of(const json_t *body, enum guest_hold *ret, struct err *err)
+{
+	const char *hold = json_get_str(body, "hold", NULL);
+
+	if (!hold)
+		*ret = HOLD_NOT;
+	else if (str_eq(hold, "paused"))
+		*ret = HOLD_PAUSED;
+	else if (str_eq(hold, "incoming"))
+		*ret = HOLD_INCOMING;
+	else
+		return err_set(err, EINVAL, "body.hold: '%.40s' (want paused or incoming)", hold);
+	return 0;
+}
+
 static void post_start(struct http_request *req, void *ctx)
 {
 	AUTO_JSON json_t *once = NULL;
 	struct err err = {0};
 	struct command c;
+	enum guest_hold hold = HOLD_NOT;
 	int r;
 
 	if (!take_command(&c, req, ctx))
@@ -282,7 +300,9 @@ static void post_start(struct http_request *req, void *ctx)
 		return;
 	}
 	if (r == 0)
-		r = guest_start(c.guest, once, c.by, &err);
+		r = hold_of(c.body, &hold, &err);
+	if (r == 0)
+		r = guest_start_held(c.guest, once, c.by, hold, &err);
 	answer(&c, req, r, GOAL_RUNNING, c.guest->zoneid, &err);
 }
 
@@ -316,6 +336,24 @@ static void post_stop(struct http_request *req, void *ctx)
 static void post_restart(struct http_request *req, void *ctx)
 {
 	stop_or_restart(req, ctx, TARGET_START);
+}
+
+static void post_busy(struct http_request *req, void *ctx)
+{
+	struct err err = {0};
+	struct command c;
+	json_int_t ms;
+	int r = 0;
+
+	if (!take_command(&c, req, ctx))
+		return;
+	ms = json_get_int(c.body, "ms", -1);
+	if (ms < 0 || ms > BUSY_MAX_MS)
+		r = err_set(&err, EINVAL, "body.ms: want 0 to %d", BUSY_MAX_MS);
+	else
+		monitor_busy(c.guest, (uint64_t)ms);
+	c.wait = false;
+	answer(&c, req, r, GOAL_RUNNING, 0, &err);
 }
 
 static void post_failreset(struct http_request *req, void *ctx)
@@ -496,11 +534,14 @@ static const struct http_route routes[] = {
 	{"GET", "/vms/:id", get_vm, false, "One guest."},
 	{"GET", "/vms/:id/pending", route_pending, false, "What its next start will change."},
 	{"POST", "/argv", route_argv, false, "The arguments QEMU would get for a VM object."},
-	{"POST", "/vms/:id/start", post_start, false, "Starts; answers when it runs."},
+	{"POST", "/vms/:id/start", post_start, false,
+	 "Starts; answers when it runs. hold: paused or incoming."},
 	{"POST", "/vms/:id/stop", post_stop, false, "Stops by ACPI within timeout_ms, then by force."},
 	{"POST", "/vms/:id/restart", post_restart, false, "Stops and starts."},
 	{"POST", "/vms/:id/reset", post_reset, false, "Resets the machine in place."},
 	{"POST", "/vms/:id/kill", post_kill, false, "Sends a signal to QEMU, KILL by default."},
+	{"POST", "/vms/:id/busy", post_busy, false,
+	 "Its monitors will be silent for at most ms; 0: no longer."},
 	{"POST", "/vms/:id/failreset", post_failreset, false, "Leaves failure mode."},
 	{"GET", "/vms/:id/log", get_log, false,
 	 "Its log: ?boot=0 this start, -1 the one before; ?lines=N; ?follow=1."},

@@ -164,7 +164,8 @@ static void qemu_gone(struct guest *g)
 	g->launched = false;
 	g->ready = false;
 	g->run_state[0] = '\0';
-	g->qmp_silent_since = 0;
+	g->qmp_silent_since = g->busy_until_ms = 0;
+	g->hold = HOLD_NOT;
 }
 
 void guest_ended(struct guest *g, const struct child_exit *how)

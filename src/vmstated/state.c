@@ -45,6 +45,7 @@ static json_t *state_json(const struct guest *g)
 	json_put_int(j, "restart_at_ms", (json_int_t)g->restart_at_ms);
 	json_put_int(j, "oom_kills", (json_int_t)g->oom_kills);
 	json_put_bool(j, "for_shutdown", g->for_shutdown);
+	json_put_int(j, "hold", g->hold);
 	json_put_bool(j, "hook_failed", g->hook_failed);
 	json_put_bool(j, "ready", g->ready);
 	json_put_str(j, "failed", g->failed);
@@ -103,6 +104,7 @@ int guest_load(struct guest *g, json_t **ret, struct err *err)
 	g->restart_at_ms = (uint64_t)json_get_int(j, "restart_at_ms", 0);
 	g->oom_kills = (uint64_t)json_get_int(j, "oom_kills", 0);
 	g->for_shutdown = json_get_bool(j, "for_shutdown", false);
+	g->hold = (enum guest_hold)json_get_int(j, "hold", HOLD_NOT);
 	g->hook_failed = json_get_bool(j, "hook_failed", false);
 	g->ready = json_get_bool(j, "ready", false);
 	g->restarting = json_get_bool(j, "restarting", false);

@@ -19,6 +19,9 @@ enum guest_event {
 };
 #define GUEST_EVENT_COUNT 7
 
+/* A start that is not let go: whoever asked for it loads the guest's state and says cont. */
+enum guest_hold { HOLD_NOT, HOLD_PAUSED, HOLD_INCOMING };
+
 enum guest_target { TARGET_NONE, TARGET_STOPPED, TARGET_START, TARGET_FAILED };
 
 struct last_exit {

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Live operations: snapshots, save and restore, backup. Each is a change (change.h), so that one
+ * at a time works on a VM, with a job and a durable journal in the VM's data directory. The
+ * journal is written before the first step that leaves something behind; what it names is undone
+ * or finished at our next start, or as soon as it can be done. docs/live-operations.md.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/vm.h"
+#include "vmadmd/change.h"
+#include "vmadmd/guest.h"
+
+struct live_call;
+struct qjob;
+
+#define SNAP_NAME_MAX 64
+#define SNAP_TAG      "vmsnap-" /* before a snapshot's name in an image; other tags are not ours */
+#define SNAP_MAX      256       /* of one VM */
+#define LIVE_JOURNAL  "operation"
+#define LIVE_ASK_MS   20000u  /* for an answer of QEMU: another long command may be before it */
+#define LIVE_JOB_MS   600000u /* for a job that blocks QEMU's monitors */
+
+struct live_disk {
+	char *path;
+	char format[16]; /* "qcow2", "raw", ... */
+	char node[64];   /* of QEMU; "" when it does not run */
+};
+
+struct live {
+	struct change *c;
+	char name[SNAP_NAME_MAX + 1];
+	int memory;                           /* -1: as the VM is */
+	bool again;                           /* taken up from the journal */
+	bool running;                         /* QEMU is there; else c->guest_lock keeps it away */
+	bool paused;                          /* by us: to go on when this ends */
+	struct live_disk disks[VM_DISKS_MAX]; /* that can be written */
+	size_t ndisks;
+	char *vars;     /* file of the firmware's variables, NULL: none */
+	json_t *blocks; /* QEMU's query-block */
+	json_t *index;  /* content of the index file, as it is to be */
+	json_t *entry;  /* of the snapshot meant */
+	bool own_entry; /* it is not (yet) in the index */
+	json_t *journal;
+	bool marked;       /* the journal is written */
+	char qemu_job[64]; /* id of our job in QEMU */
+	struct qjob *job;
+	struct live_call *calls;
+	bool done;       /* what was cut short had come to its end */
+	bool left_alone; /* a rollback of what somebody has started since */
+};
+
+struct live *live_new(void);
+void live_free(struct live *l); /* NULL is fine */
+
+/* --- live.c: what the operations share --- */
+void live_start(struct vmadmd *d); /* at our start: take up what is in journals */
+/* At the start: does a journal name this job; and did it come to its good end? */
+bool live_repairs(struct vmadmd *d, const char *uuid, const char *job);
+bool live_done(struct vmadmd *d, const char *uuid, const char *job);
+/* Finish or undo what the VM's journal says, after delay_ms. */
+void live_repair(struct vmadmd *d, const char *uuid, uint64_t delay_ms);
+/* The undo of every kind: let the guest go on, and work the journal off. */
+void live_undo(struct change *c);
+/* Ends us when a test asks for it at this place: DROVER_TEST_KILL_AT. */
+void live_point(const char *place);
+void live_point_worker(const char *place); /* in a worker: us and it */
+
+/* Steps. Lock refuses while a journal waits to be worked off. */
+int live_step_lock(struct change *c, struct err *err);  /* sets running */
+int live_step_nodes(struct change *c, struct err *err); /* sets disks, vars, blocks */
+int live_step_job(struct change *c, struct err *err);
+int live_step_mark(struct change *c, struct err *err); /* writes l->journal */
+int live_step_unmark(struct change *c, struct err *err);
+int live_step_publish(struct change *c, struct err *err);
+/* -ENOTSUP naming the disk that holds no snapshots. */
+int live_qcow2_only(const struct change *c, struct err *err);
+const struct live_disk *live_disk_by_path(const struct live *l, const char *path);
+struct guest *live_guest(struct change *c);
+
+/* --- live_ask.c: steps that wait for others; each returns STEP_WAIT or an error --- */
+/* Ask QEMU; arguments are taken. A failure fails the change, else then(c, value) goes on. */
+typedef void (*live_then)(struct change *c, const json_t *value);
+int live_ask(struct change *c, const char *command, json_t *arguments, live_then then,
+	     struct err *err);
+/* The same with a descriptor (-1: none), and failures are answer's too. */
+typedef void (*live_answer)(struct change *c, int r, const json_t *value, const struct err *err);
+int live_try(struct change *c, const char *command, json_t *arguments, int fd, live_answer answer,
+	     struct err *err);
+/* Nobody waits for the answer. */
+void live_send(struct guest *g, const char *command, json_t *arguments);
+void live_calls_forget(struct live *l);
+/*
+ * Start a job in QEMU under l->qemu_job and go on at its good end. command NULL: only wait for the
+ * one that is there; -ENOENT when there is none. fail (NULL: change_fail) hears of a bad end.
+ */
+typedef void (*live_failed)(struct change *c, int r, const struct err *err);
+int live_job(struct change *c, const char *command, json_t *arguments, live_failed fail,
+	     struct err *err);
+void live_job_free(struct qjob *job);
+/* Tell vmstated that QEMU's monitors may be silent for at most ms (0: no longer). */
+int live_busy(struct change *c, uint64_t ms);
+int live_vm_stop(struct change *c);  /* at once */
+int live_vm_start(struct change *c); /* a failure is kept in c->start_error */
+/* It stays as it is before its first instruction. hold: "paused" or "incoming" (-incoming defer) */
+int live_vm_start_held(struct change *c, const char *hold);
+/* In a worker: run a program and wait for it; err has the first line of what it said. */
+int live_tool(const char *const *argv, struct err *err);
+/* In a worker: copy a small file, durably. */
+int live_copy(const char *from, const char *to, struct err *err);
+
+/* --- snapshot_index.c --- */
+int snap_name_check(const char *name, struct err *err);
+json_t *snap_index(struct vmadmd *d, const char *uuid, struct err *err); /* NULL: broken */
+int snap_index_write(struct vmadmd *d, const char *uuid, const json_t *index, struct err *err);
+json_t *snap_find(const json_t *index, const char *name); /* borrowed, or NULL */
+void snap_add(json_t *index, json_t *entry);              /* entry is taken */
+void snap_remove(json_t *index, const char *name);
+/* Newest first: for the VM object, or (whole) with what only the list tells. */
+json_t *snap_told(const json_t *index, bool whole);
+char *snap_vars_path(const char *vars, const char *name);
+/* What memory depends on: the machine as it was started. NULL with err. */
+json_t *snap_machine(struct vmadmd *d, const char *uuid, struct err *err);
+int snap_same_machine(const json_t *was, const json_t *is, struct err *err);
+void snapshots_facts(const struct guest *g, json_t *facts); /* into the facts of ours */
+void snapshots_read(struct vmadmd *d, const char *uuid);
+
+/* --- snapshot.c and its parts --- */
+void handle_snapshots(struct http_request *req, void *ctx);
+void handle_snapshot_create(struct http_request *req, void *ctx);
+void handle_snapshot_rollback(struct http_request *req, void *ctx);
+void handle_snapshot_delete(struct http_request *req, void *ctx);
+extern const struct change_kind change_snapshot, change_snapundo, change_rollback,
+	change_snapdelete;
+/* Steps and parts they share. */
+int snap_step_entry(struct change *c, struct err *err); /* index and entry of l->name */
+int snap_step_busy(struct change *c, struct err *err);  /* where QEMU will be silent */
+int snap_step_calm(struct change *c, struct err *err);  /* no longer */
+int snap_step_answer(struct change *c, struct err *err);
+json_t *snap_nodes(const struct live *l, const json_t *paths);
+char *snap_tag(const struct live *l);
+int snap_image(const char *deed, const char *tag, const char *path, struct err *err);
+json_t *snap_journal(struct change *c, const char *op);
+int snap_record(struct change *c, struct err *err); /* write the index */

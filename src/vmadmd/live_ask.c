@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a live operation asks of others, each a step that waits: a command of QEMU's monitor, a job
+ * in QEMU, an order to vmstated, a program. A change that is gone meanwhile hears nothing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "daemon/daemon.h"
+#include "vmadmd/jobs.h"
+#include "vmadmd/live.h"
+
+#define TOOL_TEXT_MAX 4096u
+#define COPY_MAX      (64u << 20)
+
+/* --- commands of the monitor --- */
+
+struct live_call {
+	struct change *c; /* NULL: it is gone */
+	live_then then;
+	live_answer answer;
+	struct live_call *next;
+};
+
+void live_calls_forget(struct live *l)
+{
+	for (struct live_call *call = l->calls; call; call = call->next)
+		call->c = NULL;
+	l->calls = NULL;
+}
+
+static void drop_call(struct live_call *call)
+{
+	for (struct live_call **at = &call->c->live->calls; *at; at = &(*at)->next) {
+		if (*at == call) {
+			*at = call->next;
+			return;
+		}
+	}
+}
+
+static void on_answer(void *ctx, int r, const json_t *value, const struct err *err)
+{
+	struct live_call *call = ctx, copy = *call;
+
+	if (call->c)
+		drop_call(call);
+	free(call);
+	if (!copy.c)
+		return;
+	if (copy.answer)
+		copy.answer(copy.c, r, value, err);
+	else if (r < 0)
+		change_fail(copy.c, r == -EREMOTEIO ? -EIO : r, err);
+	else
+		copy.then(copy.c, value);
+}
+
+static int ask(struct change *c, const char *command, json_t *arguments, int fd,
+	       const struct live_call *how, struct err *err)
+{
+	struct live_call *call = xcalloc(1, sizeof(*call));
+	AUTO_JSON json_t *taken = arguments;
+	int r;
+
+	*call = *how;
+	call->c = c;
+	call->next = c->live->calls;
+	r = monitor_ask(live_guest(c), command, taken, fd, LIVE_ASK_MS, on_answer, call, err);
+	if (r < 0) {
+		free(call);
+		return r;
+	}
+	c->live->calls = call;
+	return STEP_WAIT;
+}
+
+int live_ask(struct change *c, const char *command, json_t *arguments, live_then then,
+	     struct err *err)
+{
+	const struct live_call how = {.then = then};
+
+	return ask(c, command, arguments, -1, &how, err);
+}
+
+int live_try(struct change *c, const char *command, json_t *arguments, int fd, live_answer then,
+	     struct err *err)
+{
+	const struct live_call how = {.answer = then};
+
+	return ask(c, command, arguments, fd, &how, err);
+}
+
+/* --- jobs in QEMU --- */
+
+struct qjob {
+	struct change *c;
+	struct monitor_watch watch;
+	sd_event_source *limit;
+	live_failed fail;
+	bool asked;  /* query-jobs is under way */
+	bool begun;  /* QEMU took the command */
+	bool absent; /* QEMU may not have it: nothing was sent by us */
+};
+
+void live_job_free(struct qjob *job)
+{
+	struct guest *g;
+
+	if (!job)
+		return;
+	g = guest_find(job->c->d, job->c->uuid);
+	if (g)
+		monitor_unwatch(g, &job->watch);
+	sd_event_source_disable_unref(job->limit);
+	free(job);
+}
+
+static void end_job(struct change *c, int r, const struct err *err)
+{
+	struct qjob *job = steal_ptr(c->live->job);
+	live_failed fail = job->fail ? job->fail : change_fail;
+
+	live_job_free(job);
+	if (r < 0)
+		fail(c, r, err);
+	else
+		change_next(c);
+}
+
+static const json_t *job_in(const json_t *jobs, const char *id)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach (jobs, i, one) {
+		if (str_eq(json_get_str(one, "id", NULL), id))
+			return one;
+	}
+	return NULL;
+}
+
+static void on_ignored(void *ctx, int r, const json_t *value, const struct err *err)
+{
+	if (r < 0)
+		log_debug("answer not needed: %s", err_text(err, r));
+}
+
+void live_send(struct guest *g, const char *command, json_t *arguments)
+{
+	AUTO_JSON json_t *taken = arguments;
+
+	(void)monitor_send(g, command, taken, -1, on_ignored, NULL, NULL);
+}
+
+static void look_at_jobs(struct change *c);
+
+/* A concluded job stays until it is dismissed: its answer is durable. */
+static void judge_job(struct change *c, const json_t *one)
+{
+	const char *error = json_get_str(one, "error", NULL);
+	struct err err = {0};
+
+	live_send(live_guest(c), "job-dismiss", json_pack("{s:s}", "id", c->live->qemu_job));
+	if (error)
+		end_job(c, err_set(&err, EIO, "QEMU: %s", error), &err);
+	else
+		end_job(c, 0, NULL);
+}
+
+static void on_jobs(struct change *c, int r, const json_t *value, const struct err *err)
+{
+	struct qjob *job = c->live->job;
+	const json_t *one = job_in(value, c->live->qemu_job);
+	json_int_t total = json_get_int(one, "total-progress", 0);
+	struct err text = {0};
+
+	if (!job)
+		return;
+	job->asked = false;
+	if (r == -ECONNRESET) /* it comes again, or QEMU is gone: the watch tells */
+		return;
+	if (r == -ETIMEDOUT) { /* the job silences QEMU; its own limit counts */
+		look_at_jobs(c);
+		return;
+	}
+	if (r < 0) {
+		end_job(c, -EIO, err);
+	} else if (!one && (job->absent || job->begun)) {
+		end_job(c, err_set(&text, ENOENT, "QEMU does not know the job any more"), &text);
+	} else if (one && str_eq(json_get_str(one, "status", ""), "concluded")) {
+		judge_job(c, one);
+	} else if (one && total > 0 && c->job) {
+		json_int_t now = json_get_int(one, "current-progress", 0) * 100 / total;
+
+		job_progress(c->job, now > 99 ? 99 : (unsigned)now, NULL);
+	}
+}
+
+static void look_at_jobs(struct change *c)
+{
+	struct err err = {0};
+
+	if (c->live->job->asked)
+		return;
+	c->live->job->asked = true;
+	if (live_try(c, "query-jobs", NULL, -1, on_jobs, &err) < 0)
+		c->live->job->asked = false; /* MONITOR_READY asks again */
+}
+
+static void on_job_event(void *ctx, const char *name, const json_t *data)
+{
+	struct change *c = ctx;
+	struct err err = {0};
+
+	if (str_eq(name, MONITOR_GONE))
+		end_job(c, err_set(&err, ECONNRESET, "the VM stopped running meanwhile"), &err);
+	else if (str_eq(name, MONITOR_READY) ||
+		 (str_eq(name, "JOB_STATUS_CHANGE") &&
+		  str_eq(json_get_str(data, "id", NULL), c->live->qemu_job) &&
+		  str_eq(json_get_str(data, "status", NULL), "concluded")))
+		look_at_jobs(c);
+}
+
+static int on_job_limit(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	struct err err = {0};
+
+	end_job(ctx,
+		err_set(&err, ETIMEDOUT, "QEMU did not end the job within %u s",
+			LIVE_JOB_MS / 1000),
+		&err);
+	return 0;
+}
+
+static void on_begun(struct change *c, int r, const json_t *value, const struct err *err)
+{
+	if (!c->live->job)
+		return;
+	c->live->job->begun = true; /* or may be */
+	if (r == -ECONNRESET)
+		return; /* the watch tells what became of it */
+	if (r < 0) {
+		end_job(c, r == -EREMOTEIO ? -EIO : r, err);
+		return;
+	}
+	live_point("begun");
+	look_at_jobs(c);
+}
+
+int live_job(struct change *c, const char *command, json_t *arguments, live_failed fail,
+	     struct err *err)
+{
+	struct qjob *job = xcalloc(1, sizeof(*job));
+	int r;
+
+	*job = (struct qjob){.c = c,
+			     .watch = {.event = on_job_event, .ctx = c},
+			     .fail = fail,
+			     .absent = command == NULL};
+	c->live->job = job;
+	monitor_watch(live_guest(c), &job->watch);
+	(void)timer_set(c->d->event, &job->limit, LIVE_JOB_MS, on_job_limit, c);
+	if (command)
+		r = live_try(c, command, arguments, -1, on_begun, err);
+	else
+		r = live_try(c, "query-jobs", NULL, -1, on_jobs, err);
+	if (r < 0) {
+		live_job_free(job);
+		c->live->job = NULL;
+	}
+	return r;
+}
+
+/* --- vmstated --- */
+
+static int judge_order(int r, int status, const char *body, struct err *err)
+{
+	if (r == 0 && status >= 300)
+		r = ask_error(status, body, err);
+	return r == -EALREADY ? 0 : r;
+}
+
+static void on_must(void *ctx, int r, int status, const char *body, const struct err *err)
+{
+	struct err text = *err;
+
+	r = judge_order(r, status, body, &text);
+	if (r < 0)
+		change_fail(ctx, r, &text);
+	else
+		change_next(ctx);
+}
+
+static void on_may(void *ctx, int r, int status, const char *body, const struct err *err)
+{
+	struct change *c = ctx;
+	struct err text = *err;
+
+	r = judge_order(r, status, body, &text);
+	if (r < 0)
+		log_warn("vm=%s vmstated: %s", c->uuid, err_text(&text, r));
+	change_next(c);
+}
+
+static void on_start(void *ctx, int r, int status, const char *body, const struct err *err)
+{
+	struct change *c = ctx;
+	struct err text = *err;
+
+	r = judge_order(r, status, body, &text);
+	if (r < 0)
+		replace_str(&c->start_error, xstrdup(err_text(&text, r)));
+	change_next(c);
+}
+
+static int order(struct change *c, const char *verb, json_t *body, ask_done done)
+{
+	const struct ask_spec spec = {
+		.uuid = c->uuid, .verb = verb, .body = body, .uid = c->uid, .command = c->command};
+
+	ask_start(c->d, &spec, done, c);
+	return STEP_WAIT;
+}
+
+int live_busy(struct change *c, uint64_t ms)
+{
+	return order(c, "busy",
+		     json_pack("{s:I, s:s}", "ms", (json_int_t)ms, "what", c->kind->verb), on_may);
+}
+
+int live_vm_stop(struct change *c)
+{
+	return order(c, "stop", json_pack("{s:b, s:b}", "wait", 1, "force", 1), on_must);
+}
+
+int live_vm_start(struct change *c)
+{
+	return order(c, "start", json_pack("{s:b}", "wait", 1), on_start);
+}
+
+int live_vm_start_held(struct change *c, const char *hold)
+{
+	return order(c, "start", json_pack("{s:b, s:s}", "wait", 1, "hold", hold), on_must);
+}
+
+/* --- programs, in a worker --- */
+
+static _Noreturn void become(const char *const *argv, int out)
+{
+	int null = open("/dev/null", O_RDWR);
+	sigset_t none;
+
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)dup2(null, 0);
+	(void)dup2(out, 1);
+	(void)dup2(out, 2);
+	(void)close_range(3, ~0u, 0);
+	(void)execvp(argv[0], (char *const *)(uintptr_t)argv);
+	_exit(127);
+}
+
+static void read_all(int fd, struct strbuf *text)
+{
+	char part[1024];
+	ssize_t n;
+
+	while ((n = read(fd, part, sizeof(part))) > 0 || (n < 0 && errno == EINTR)) {
+		if (n > 0 && text->len < TOOL_TEXT_MAX)
+			strbuf_add(text, part, (size_t)n);
+	}
+}
+
+int live_tool(const char *const *argv, struct err *err)
+{
+	struct strbuf AUTO_STRBUF text = {0};
+	int fds[2], status = 0;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return err_sys(err, errno, "cannot make a pipe");
+	pid = fork();
+	if (pid == 0)
+		become(argv, fds[1]);
+	(void)close(fds[1]);
+	if (pid > 0)
+		read_all(fds[0], &text);
+	(void)close(fds[0]);
+	if (pid < 0)
+		return err_set(err, EAGAIN, "cannot start %s", argv[0]);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	return err_set(err, EIO, "%s %s: %.*s", argv[0], argv[1],
+		       text.data ? (int)strcspn(text.data, "\n") : 0, text.data ? text.data : "");
+}
+
+int live_copy(const char *from, const char *to, struct err *err)
+{
+	AUTO_FREE char *data = NULL;
+	size_t len;
+	int r = file_read(from, COPY_MAX, &data, &len, NULL, err);
+
+	return r < 0 ? r : file_write(to, data, len, 0600, FILE_SYNC, err);
+}
