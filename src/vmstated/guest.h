@@ -95,6 +95,7 @@ struct guest {
 	bool ready;
 	enum guest_hold hold;
 	uint64_t busy_until_ms; /* announced: its monitors may be silent; 0: not */
+	unsigned owed; /* what could not be written down yet: state.c */
 
 	struct hook_run *hooks;       /* running now, or NULL */
 	const char *hooks_due;        /* of which state they are not through yet; NULL: none */
@@ -124,8 +125,9 @@ struct supervisor {
 	uint64_t started_ms;
 	char boot_id[40];
 	bool autostart, closing, serving;
-	sd_event_source *catalog_source, *scan_timer, *upgrade_timer, *pulse_timer;
+	sd_event_source *catalog_source, *scan_timer, *upgrade_timer, *pulse_timer, *owed_timer;
 	bool pulsing;
+	uint64_t owed_delay_ms;    /* 0: nobody owes anything */
 	uid_t first_uid, last_uid; /* users for guests; 0: none */
 	int listen_fd, lock_fd;
 	char *program; /* our own file, and how it was called: for upgrade */

@@ -192,6 +192,7 @@ static void finish(struct supervisor *sup)
 	accel_free(sup);
 	sync_free(sup);
 	sd_event_source_disable_unref(sup->pulse_timer);
+	sd_event_source_disable_unref(sup->owed_timer);
 	sd_event_source_disable_unref(sup->upgrade_timer);
 	sd_event_source_disable_unref(sup->scan_timer);
 	sd_event_source_disable_unref(sup->catalog_source);

@@ -40,8 +40,11 @@ bool budget_spend(struct guest *g); /* false: used up */
 uint64_t budget_delay_ms(const struct guest *g);
 /* Arm the timer of a planned restart, also of one that our predecessor planned. */
 void restart_resume(struct guest *g);
-uint64_t host_oom_kills(void);
 void guest_ended(struct guest *g, const struct child_exit *how);
+
+/* --- oom.c --- */
+uint64_t host_oom_kills(void);          /* by this host's kernel since its boot */
+bool oom_killed(const struct guest *g); /* after a SIGKILL, before its process is reaped */
 
 /* --- disks.c --- */
 void disks_prepare(struct guest *g); /* goes on with launch_process or launch_failed */

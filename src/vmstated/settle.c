@@ -10,7 +10,6 @@
 
 #include "base/clock.h"
 #include "base/err.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
@@ -72,18 +71,6 @@ static void judge_recorded(struct guest *g, const struct recorder_end *rec, cons
 	(void)snprintf(g->end.detail, sizeof(g->end.detail), "%s, %s", rec->reason, how);
 }
 
-/* How often this host's kernel killed for memory; 0 when it does not say. */
-uint64_t host_oom_kills(void)
-{
-	AUTO_FREE char *text = NULL;
-	const char *at;
-
-	if (file_read("/proc/vmstat", 65536, &text, NULL, NULL, NULL) < 0)
-		return 0;
-	at = strstr(text, "\noom_kill ");
-	return at ? strtoull(at + 10, NULL, 10) : 0;
-}
-
 static void judge_silent(struct guest *g, const struct child_exit *how, const char *text)
 {
 	bool killed = how->known && how->code != CLD_EXITED;
@@ -93,7 +80,7 @@ static void judge_silent(struct guest *g, const struct child_exit *how, const ch
 	else if (g->forced && killed && how->status == SIGKILL)
 		g->end.cause = g->asked ? END_TIMEOUT_FORCED : END_ADMIN;
 	else if (killed && how->status == SIGKILL)
-		g->end.cause = host_oom_kills() > g->oom_kills ? END_OUT_OF_MEMORY : END_OUTSIDE;
+		g->end.cause = oom_killed(g) ? END_OUT_OF_MEMORY : END_OUTSIDE;
 	else
 		g->end.cause = how->known ? END_CRASH : END_UNKNOWN;
 	(void)snprintf(g->end.detail, sizeof(g->end.detail), "%s without a word", text);

@@ -17,10 +17,19 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "base/uuid.h"
+#include "daemon/daemon.h"
 #include "store/write.h"
 #include "vmstated/parts.h"
 
 #define STATE_VERSION 1
+#define OWED_MS       1000u  /* until the first attempt to write again what could not be, ... */
+#define OWED_MOST_MS  60000u /* ... doubled up to this */
+
+/* What a guest may owe to the disk. */
+#define OWED_STATE   (1u << 0)
+#define OWED_EXIT    (1u << 1)
+#define OWED_RUNNING (1u << 2)
+#define OWED_FAILED  (1u << 3)
 
 static json_t *spent_json(const struct guest *g)
 {
@@ -66,12 +75,58 @@ static json_t *state_json(const struct guest *g)
 	return j;
 }
 
-static void save_to(const struct guest *g, const char *path, json_t *j)
+static int pay(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct supervisor *sup = userdata;
+	bool left = false;
+
+	for (struct guest *g = sup->guests; g; g = g->next) {
+		if (g->owed & OWED_STATE)
+			guest_save(g);
+		if (g->owed & OWED_EXIT)
+			guest_save_exit(g);
+		if (g->owed & OWED_RUNNING)
+			guest_mark_running(g, g->pid > 0);
+		if (g->owed & OWED_FAILED)
+			guest_save_failed(g);
+		left |= g->owed != 0;
+	}
+	sup->owed_delay_ms = !left                                   ? 0
+			     : sup->owed_delay_ms * 2 < OWED_MOST_MS ? sup->owed_delay_ms * 2
+								     : OWED_MOST_MS;
+	if (left)
+		(void)timer_set(sup->event, &sup->owed_timer, sup->owed_delay_ms, pay, sup);
+	return 0;
+}
+
+/* r of an attempt to write: on failure it is tried again until there is space. */
+static void wrote(struct guest *g, unsigned what, int r, const struct err *err)
+{
+	struct supervisor *sup = g->sup;
+
+	if (r >= 0) {
+		if (g->owed & what)
+			log_info("vm=%s written down after all", g->uuid);
+		g->owed &= ~what;
+		return;
+	}
+	if (!(g->owed & what))
+		log_error("vm=%s state not written: %s; trying again", g->uuid, err_text(err, r));
+	g->owed |= what;
+	if (sup->owed_delay_ms == 0) {
+		sup->owed_delay_ms = OWED_MS;
+		(void)timer_set(sup->event, &sup->owed_timer, OWED_MS, pay, sup);
+	}
+}
+
+static void save_to(struct guest *g, unsigned what, const char *path, json_t *j)
 {
 	struct err err = {0};
+	int r = state_write(path, STATE_VERSION, j, FILE_NO_SYNC, &err);
 
-	if (state_write(path, STATE_VERSION, j, FILE_NO_SYNC, &err) < 0)
-		log_error("vm=%s state not written: %s", g->uuid, err.msg);
+	wrote(g, what, r, &err);
+	if (r >= 0 && what != OWED_STATE)
+		sync_later(g->sup, path);
 }
 
 void guest_save(struct guest *g)
@@ -80,11 +135,12 @@ void guest_save(struct guest *g)
 	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, "vmstated.state");
 	AUTO_JSON json_t *j = state_json(g);
 	struct err err = {0};
+	int r = dir_make(dir, 0711, &err);
 
-	if (dir_make(dir, 0711, &err) < 0)
-		log_error("vm=%s %s", g->uuid, err.msg);
+	if (r < 0)
+		wrote(g, OWED_STATE, r, &err);
 	else
-		save_to(g, path, j);
+		save_to(g, OWED_STATE, path, j);
 }
 
 int guest_load(struct guest *g, json_t **ret, struct err *err)
@@ -140,12 +196,13 @@ void guest_save_exit(struct guest *g)
 			  "detail", g->end.detail, "time_ms", (json_int_t)g->end.wall_ms, "signal",
 			  g->end.signal, "zoneid", (int)g->zoneid);
 
-	if (!file_exists(dir))
-		return; /* deleted under us */
+	if (!file_exists(dir)) { /* deleted under us */
+		g->owed &= ~OWED_EXIT;
+		return;
+	}
 	if (g->end.has_status)
 		json_put_int(j, "status", g->end.status);
-	save_to(g, path, j);
-	sync_later(g->sup, path);
+	save_to(g, OWED_EXIT, path, j);
 }
 
 static void load_failed(struct guest *g)
@@ -186,6 +243,7 @@ void guest_save_failed(struct guest *g)
 	AUTO_JSON json_t *j = NULL;
 
 	if (g->state != SUP_FAILED) {
+		g->owed &= ~OWED_FAILED;
 		(void)unlink(path);
 		return;
 	}
@@ -193,22 +251,26 @@ void guest_save_failed(struct guest *g)
 		return;
 	j = json_pack("{s:s, s:I}", "reason", g->failed ? g->failed : "", "time_ms",
 		      (json_int_t)clock_wall_ms());
-	save_to(g, path, j);
-	sync_later(g->sup, path);
+	save_to(g, OWED_FAILED, path, j);
 }
 
 void guest_mark_running(struct guest *g, bool running)
 {
 	AUTO_FREE char *text = NULL;
 	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "running");
+	struct err err = {0};
+	int r;
 
 	if (!running) {
+		g->owed &= ~OWED_RUNNING;
 		(void)unlink(path);
 		return;
 	}
 	text = xasprintf("%s %u\n", g->sup->boot_id, g->zoneid);
-	(void)file_write(path, text, strlen(text), 0600, FILE_NO_SYNC, NULL);
-	sync_later(g->sup, path);
+	r = file_write(path, text, strlen(text), 0600, FILE_NO_SYNC, &err);
+	wrote(g, OWED_RUNNING, r, &err);
+	if (r >= 0)
+		sync_later(g->sup, path);
 }
 
 /* A mark of another boot: the host went down under the VM. */

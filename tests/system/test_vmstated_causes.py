@@ -7,6 +7,7 @@ import os
 import pathlib
 import select
 import signal
+import subprocess
 
 import pytest
 
@@ -148,6 +149,31 @@ def test_out_of_memory(two):
             (folder / "cgroup.procs").write_text(str(one["pid"]))
             end = told(two, events, "out-of-memory", text="signal 9")
         assert end["signal"] == 9
+    finally:
+        folder.rmdir()
+
+
+def test_kill_beside_somebody_elses_shortage(cold):
+    """The kernel kills another process for memory; the guest is killed by a person: outside."""
+    if os.geteuid() != 0 or os.readlink("/proc/self/ns/pid") != "pid:[4026531836]":
+        pytest.skip("the kernel's log is not ours to read")
+    folder = MEMORY / f"drover-other-{os.getpid()}"
+    try:
+        folder.mkdir()
+        (folder / "memory.limit_in_bytes").write_text("20M")
+    except OSError as error:
+        folder.exists() and folder.rmdir()
+        pytest.skip(f"no memory group of version 1 to write to: {error}")
+    cold.use_fake_qemu()
+    cold.start("vmstated", "vminfod")
+    try:
+        with running(cold) as (events, one):
+            hog = subprocess.run(
+                ["sh", "-c", f"echo $$ > {folder}/cgroup.procs; exec python3 -c 'b\"x\" * (200 << 20)'"],
+                check=False, capture_output=True)
+            assert hog.returncode == -signal.SIGKILL
+            os.kill(one["pid"], signal.SIGKILL)
+            told(cold, events, "outside", text="signal 9")
     finally:
         folder.rmdir()
 

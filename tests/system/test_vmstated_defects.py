@@ -5,11 +5,13 @@ import os
 import pathlib
 import signal
 import socket
+import subprocess
+import time
 
 import pytest
 
 import drover
-from vmstated_help import log_of, small, vm, wait_ended
+from vmstated_help import Qmp, log_of, small, vm, wait_ended
 
 
 @pytest.fixture
@@ -200,3 +202,68 @@ def test_many_clients_at_once(fake):
     assert fake.http("vmstated", "GET", "/vms/slow", seconds=2).json()["state"] == "ready"
     for sock in waiting:
         sock.close()
+
+
+# clock_gettime and friends of a program it is loaded into: the wall clock is off by what a file says.
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+int clock_gettime(clockid_t id, struct timespec *ts)
+{
+	static int (*real)(clockid_t, struct timespec *);
+	FILE *f;
+	long off = 0;
+	int r;
+
+	if (!real)
+		real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+	r = real(id, ts);
+	if (id != CLOCK_REALTIME || !(f = fopen(getenv("WALL_OFF"), "r")))
+		return r;
+	if (fscanf(f, "%ld", &off) == 1)
+		ts->tv_sec += off;
+	fclose(f);
+	return r;
+}
+"""
+
+
+@pytest.mark.parametrize("seconds", [-86400, 86400])
+def test_wall_clock_that_is_set(cold, tmp_path, seconds):
+    """A day back or ahead: budget, deadline of a stop and limit of a hook are as if it were not."""
+    if (cold.build / "src/vmstated/vmstated").read_bytes().count(b"__asan_init"):
+        pytest.skip("a sanitized program takes no other library before its own")
+    (tmp_path / "shim.c").write_text(SHIM)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(tmp_path / "shim.so"),
+                    str(tmp_path / "shim.c"), "-ldl"], check=True)
+    off = tmp_path / "off"
+    off.write_text("0")
+    cold.env.update(LD_PRELOAD=str(tmp_path / "shim.so"), WALL_OFF=str(off))
+    cold.use_fake_qemu({"powerdown_ms": None,
+                        "timeline": [{"when": "inject-nmi", "delay_ms": 10, "exit": 3}]})
+    cold.write_definition("web0", small(maxrestart=1, maxrestarttime=60))
+    cold.write_definition("slow0", small(hooktimeout=2), hooks={"start_network": "exec tail -f /dev/null"})
+    cold.write_definition("deaf0", small())
+    cold.start("vmstated", "vminfod")
+    with cold.events() as events:
+        post(cold, "web0/start", 200)
+        post(cold, "deaf0/start", 200)
+        Qmp(cold, cold.uuid("web0")).send("inject-nmi")
+        events.wait_vm("web0", lambda o: o.get("init_restarts") == 1, 20, "first restart")
+        one = events.wait_state("web0", "running", 30)
+        post(cold, "slow0/start", 202, wait=False)
+        post(cold, "deaf0/stop", 202, wait=False, timeout_ms=2000)
+        began = time.monotonic()
+        off.write_text(str(seconds))
+        Qmp(cold, one["uuid"]).send("inject-nmi")
+        failed = events.wait_state("web0", "failed", 20)
+        assert "restarted 1 times within 60 s" in failed["failed"]
+        assert events.wait_state("deaf0", "stopped", 20)["last_exit"]["cause"] == "timeout-forced"
+        assert "ran longer than 2000 ms" in events.wait_state("slow0", "failed", 20)["failed"]
+        assert 1 < time.monotonic() - began < 10
+        shown = failed["exit_timestamp"][:10]
+    assert shown == time.strftime("%Y-%m-%d", time.gmtime(time.time() + seconds))

@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+import drover
 from vmstated_help import hooks, log_of, small, trace, vm, wait_ended, wait_trace
 
 pytestmark = pytest.mark.root
@@ -145,6 +146,27 @@ def test_data(cold, disk):
 def started(suite):
     assert post(suite, "web0/start").status == 200
     return vm(suite, "web0")["pid"]
+
+
+def test_data_is_written_when_space_returns(cold, disk):
+    """lib/: mark and record that could not be written are, without anything else happening."""
+    full = disk("var/lib/vmstated")
+    up(cold, onfailure="fail")
+    assert post(cold, "web0/start").status == 200
+    folder = cold.data_dir(vm(cold, "web0")["uuid"])
+    assert post(cold, "web0/stop", force=True).status == 200
+    full.fill()
+    pid = started(cold)
+    assert "running" in said(cold) and os.strerror(errno.ENOSPC) in said(cold)
+    full.free()
+    drover.wait_file(folder / "running", lambda data: data.endswith(b" 2\n"), 10, "the mark")
+    full.fill()
+    os.kill(pid, signal.SIGABRT)
+    wait_ended(cold, "web0")
+    assert json.loads((folder / "lastexited").read_text())["cause"] in ("admin", "crash")
+    full.free()
+    drover.wait_file(folder / "lastexited", lambda data: b'"crash"' in data, 10, "the record")
+    drover.wait_file(folder / "failed", lambda data: b"reason" in data, 10, "failure mode")
 
 
 def test_generated(cold, disk):

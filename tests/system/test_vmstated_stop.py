@@ -188,3 +188,21 @@ def test_stopped_qemu_is_forced_in_time(fake):
     stop(fake, timeout_ms=300)
     assert time.monotonic() - began < 5
     assert vm(fake, "web0")["last_exit"]["signal"] == 9
+
+
+@pytest.mark.campaign
+def test_button_is_pressed_again_every_ten_seconds(fake):
+    """A guest that does not hear is asked again and again until its deadline, by both vmstateds."""
+    fake.begin({"powerdown_ms": None}, stoptimeout=60)
+    presses = []
+    stop(fake, wait=False, timeout_ms=35000)
+    for count in range(1, 4):
+        drover.wait_file(fake.root / "fake/qmp.web0",
+                         lambda data, n=count: data.count(b"system_powerdown") >= n, 15, "a press")
+        presses.append(time.monotonic())
+    for before, after in zip(presses, presses[1:]):
+        assert 9.5 < after - before < 11
+    with fake.events() as events:
+        one = events.wait_state("web0", "stopped", 30)
+    assert one["last_exit"]["cause"] == "timeout-forced"
+    assert asked(fake).count("system_powerdown") == 4
