@@ -17,6 +17,7 @@
 #include "net/http.h"
 #include "qemu/bhyve.h"
 #include "qemu/image.h"
+#include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 #include "vmstated/routes.h"
 
@@ -51,12 +52,14 @@ static void settle_formats(struct vm *vm)
 	}
 }
 
-static void imagine_fds(const struct vm *vm, struct qemu_fds *ret)
+static void imagine_fds(const struct vm *vm, const struct bhyve *bhyve, struct qemu_fds *ret)
 {
+	size_t consoles = hardware_consoles_of(vm, bhyve);
+
 	*ret = (struct qemu_fds){.mon = FIRST_FD,
 				 .qmp = FIRST_FD + 1,
-				 .ttya = FIRST_FD + 2,
-				 .ttyb = vm->nconsoles > 1 ? FIRST_FD + 3 : -1,
+				 .ttya = consoles > 0 ? FIRST_FD + 2 : -1,
+				 .ttyb = consoles > 1 ? FIRST_FD + 3 : -1,
 				 .agent = -1,
 				 .lock = FIRST_FD + 4};
 	for (size_t i = 0; i < ARRAY_SIZE(ret->taps); i++) {
@@ -75,14 +78,13 @@ static int build(struct dryrun *d, struct argv *ret, struct err *err)
 	struct qemu_fds fds;
 	int r;
 
-	imagine_fds(d->vm, &fds);
+	if (d->vm->configfile && bhyve_load(d->vm->configfile, d->vm, &bhyve, &p) < 0)
+		return problems_to_err(&p, err);
+	imagine_fds(d->vm, bhyve, &fds);
 	fds.vars = template ? vars : NULL;
 	settle_formats(d->vm);
-	if (!d->vm->configfile)
-		return qemu_argv(d->vm, &d->sup->caps, &fds, ret, err);
-	if (bhyve_load(d->vm->configfile, d->vm, &bhyve, &p) < 0)
-		return problems_to_err(&p, err);
-	r = bhyve_argv(bhyve, d->vm, &d->sup->caps, &fds, ret, err);
+	r = bhyve ? bhyve_argv(bhyve, d->vm, &d->sup->caps, &fds, ret, err)
+		  : qemu_argv(d->vm, &d->sup->caps, &fds, ret, err);
 	bhyve_free(bhyve);
 	return r;
 }

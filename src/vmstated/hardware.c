@@ -86,10 +86,13 @@ const char *hardware_tap(const struct guest *g, size_t i)
 
 size_t hardware_consoles(const struct guest *g)
 {
-	const struct vm *vm = guest_vm(g);
+	return hardware_consoles_of(guest_vm(g), g->bhyve);
+}
 
-	if (g->bhyve)
-		return bhyve_info(g->bhyve)->consoles;
+size_t hardware_consoles_of(const struct vm *vm, const struct bhyve *bhyve)
+{
+	if (bhyve)
+		return bhyve_info(bhyve)->consoles;
 	/* The second is the metadata service's, where the definition has no console for it. */
 	return vm->nconsoles > 2 ? vm->nconsoles : 2;
 }

@@ -8,7 +8,9 @@
 #include "qemu/argv.h"
 
 struct err;
+struct bhyve;
 struct guest;
+struct vm;
 
 #define INHERITED_MAX 40
 
@@ -38,5 +40,6 @@ const char *hardware_vnc_password(const struct guest *g);
 /* Name of the tap of NIC i, NULL without. */
 const char *hardware_tap(const struct guest *g, size_t i);
 size_t hardware_consoles(const struct guest *g);
+size_t hardware_consoles_of(const struct vm *vm, const struct bhyve *bhyve);
 /* The firmware that needs a private copy of its variables; NULL: none. */
 const char *hardware_private_vars(const struct guest *g);
