@@ -171,15 +171,26 @@ static void swap_bytes(char *a, char *b, size_t len)
 }
 
 /* Each value goes over from a copy, which takes the old one with it to its end. */
+static void take_rows(const struct prop_table *t, void *el, void *from)
+{
+	for (size_t i = 0; i < t->count; i++) {
+		const struct prop *row = &t->rows[i];
+
+		if (row->set & LIVE)
+			swap_bytes(row_at(row, el), row_at(row, from), size_of(row));
+	}
+}
+
 void vm_take_live(struct vm *vm, const struct vm *now)
 {
 	AUTO_VM struct vm *from = vm_copy(now);
 
-	for (size_t i = 0; i < vm_props.count; i++) {
-		const struct prop *row = &vm_props.rows[i];
-
-		if (row->set & LIVE)
-			swap_bytes((char *)vm + row->at, (char *)from + row->at, size_of(row));
+	take_rows(&vm_props, vm, from);
+	for (size_t i = 0; i < vm->nnics; i++) {
+		for (size_t k = 0; k < from->nnics; k++) {
+			if (str_eq(vm->nics[i]->mac, from->nics[k]->mac))
+				take_rows(&nic_props, vm->nics[i], from->nics[k]);
+		}
 	}
 	vm->owner_uid = now->owner_uid;
 	vm->group_gid = now->group_gid;

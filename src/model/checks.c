@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpus.h"
 #include "base/mem.h"
 #include "base/problems.h"
 #include "base/strbuf.h"
@@ -229,6 +230,22 @@ void check_port(const char *value, const char *where, const char *key, struct pr
 {
 	if (!is_port(value, strlen(value)))
 		problem_value(p, where, key, value, "is not a port (want 1 to 65535)");
+}
+
+void check_cpus(const char *value, const char *where, const char *key, struct problems *p)
+{
+	cpu_set_t set;
+
+	if (cpus_parse(value, &set) < 0)
+		problem_value(p, where, key, value, "is not a list of CPUs (want 0-1,4)");
+}
+
+void check_hugepages(const char *value, const char *where, const char *key, struct problems *p)
+{
+	unsigned long mib = strtoul(value, NULL, 10);
+
+	if (mib != 0 && mib != 2 && mib != 1024)
+		problem_value(p, where, key, value, "is not a size of huge pages (want 2M or 1G)");
 }
 
 void check_block_size(const char *value, const char *where, const char *key, struct problems *p)

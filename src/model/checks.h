@@ -24,6 +24,8 @@ void check_interface(const char *value, const char *where, const char *key, stru
 void check_ifname(const char *value, const char *where, const char *key, struct problems *p);
 void check_forward(const char *value, const char *where, const char *key, struct problems *p);
 void check_port(const char *value, const char *where, const char *key, struct problems *p);
+void check_cpus(const char *value, const char *where, const char *key, struct problems *p);
+void check_hugepages(const char *value, const char *where, const char *key, struct problems *p);
 void check_block_size(const char *value, const char *where, const char *key, struct problems *p);
 void check_path(const char *value, const char *where, const char *key, struct problems *p);
 void check_word(const char *value, const char *where, const char *key, struct problems *p);
@@ -37,6 +39,7 @@ void check_nic_driver(const char *value, const char *where, const char *key, str
 
 /* --- rules across members, in the order of the rows that carry them --- */
 void rule_name(const struct vm *vm, struct problems *p);
+void rule_hugepages(const struct vm *vm, struct problems *p);
 void rule_vcpus(const struct vm *vm, struct problems *p);
 void rule_disks(const struct vm *vm, struct problems *p);
 void rule_nics(const struct vm *vm, struct problems *p);

@@ -115,7 +115,8 @@ struct nic {
 	struct str_list gateways;
 	bool primary;
 	uint32_t vlan_id;
-	uint32_t mtu; /* 0: the default of the network */
+	uint32_t mtu;                                   /* 0: the default of the network */
+	uint32_t bandwidth_in_kbit, bandwidth_out_kbit; /* as the guest sees it; 0: no limit */
 	char *network_uuid;
 	bool dhcp_server;
 	bool allow_dhcp_spoofing, allow_ip_spoofing, allow_mac_spoofing, allow_restricted_traffic,

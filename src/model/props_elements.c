@@ -22,7 +22,8 @@
 #define C_STR(key, field)               ROW_STR(struct console, key, field)
 #define C_BOOL(key, field)              ROW_BOOL(struct console, key, field)
 
-#define SIZE_MAX_MIB (1ll << 34) /* 16 PiB */
+#define SIZE_MAX_MIB  (1ll << 34) /* 16 PiB */
+#define BANDWIDTH_MAX 100000000   /* 100 Gbit/s, in kbit/s */
 
 /* clang-format off */
 static const struct prop disk_rows[] = {
@@ -121,28 +122,32 @@ static const struct prop nic_rows[] = {
 	{ N_STR("network_uuid", network_uuid), .set = CU_LIVE, .show = SHOW_SET, .check = check_uuid,
 	  .source = "vmadm(8), nics.*.network_uuid", .doc = "Identity of the network; carried." },
 	{ N_BOOL("dhcp_server", dhcp_server), .set = CU_LIVE, .show = SHOW_TRUE,
-	  .source = "vmadm(8), nics.*.dhcp_server", .doc = "The guest serves DHCP; carried." },
+	  .source = "vmadm(8), nics.*.dhcp_server",
+	  .doc = "The guest serves DHCP, as with allow_dhcp_spoofing." },
 	{ N_BOOL("allow_dhcp_spoofing", allow_dhcp_spoofing), .set = CU_LIVE, .show = SHOW_TRUE,
-	  .source = "vmadm(8), nics.*.allow_dhcp_spoofing", .doc = "Carried for firewall tools." },
+	  .source = "vmadm(8), nics.*.allow_dhcp_spoofing",
+	  .doc = "The guest may serve DHCP and send router advertisements." },
 	{ N_BOOL("allow_ip_spoofing", allow_ip_spoofing), .set = CU_LIVE, .show = SHOW_TRUE,
-	  .source = "vmadm(8), nics.*.allow_ip_spoofing", .doc = "Carried for firewall tools." },
+	  .source = "vmadm(8), nics.*.allow_ip_spoofing",
+	  .doc = "The guest may send from addresses beside ips and allowed_ips." },
 	{ N_BOOL("allow_mac_spoofing", allow_mac_spoofing), .set = CU_LIVE, .show = SHOW_TRUE,
-	  .source = "vmadm(8), nics.*.allow_mac_spoofing", .doc = "Carried for firewall tools." },
-	{ N_BOOL("allow_restricted_traffic", allow_restricted_traffic), .set = CU_LIVE,
-	  .show = SHOW_TRUE, .source = "vmadm(8), nics.*.allow_restricted_traffic",
-	  .doc = "Carried for firewall tools." },
-	{ N_BOOL("allow_unfiltered_promisc", allow_unfiltered_promisc), .set = CU_LIVE,
-	  .show = SHOW_TRUE, .source = "vmadm(8), nics.*.allow_unfiltered_promisc",
-	  .doc = "Carried for firewall tools." },
+	  .source = "vmadm(8), nics.*.allow_mac_spoofing",
+	  .doc = "The guest may send from Ethernet addresses beside its own." },
+	{ N_BOOL("allow_restricted_traffic", allow_restricted_traffic), .set = CU_LIVE, .show = SHOW_TRUE,
+	  .source = "vmadm(8), nics.*.allow_restricted_traffic",
+	  .doc = "The guest may send what is neither IPv4, IPv6 nor ARP, VLAN tags among it." },
+	{ N_BOOL("allow_unfiltered_promisc", allow_unfiltered_promisc), .set = CU_LIVE, .show = SHOW_TRUE,
+	  .source = "vmadm(8), nics.*.allow_unfiltered_promisc",
+	  .doc = "The guest is given frames for other Ethernet addresses too." },
 	{ N_LIST("allowed_ips", allowed_ips), .set = CU_LIVE, .show = SHOW_SET, .check = check_cidr,
 	  .max = 13, .source = "vmadm(8), nics.*.allowed_ips",
-	  .doc = "Further addresses the guest may use; carried for firewall tools." },
+	  .doc = "Further addresses and networks the guest may send from." },
 	{ N_LIST("blocked_outgoing_ports", blocked_outgoing_ports), .set = CU_LIVE,
 	  .show = SHOW_SET, .check = check_port, .source = "vmadm(8), nics.*.blocked_outgoing_ports",
-	  .doc = "Carried for firewall tools." },
+	  .doc = "TCP and UDP ports the guest may not send to." },
 	{ N_LIST("allowed_dhcp_cids", allowed_dhcp_cids), .set = CU_LIVE, .show = SHOW_SET,
 	  .max = 20, .source = "vmadm(8), nics.*.allowed_dhcp_cids",
-	  .doc = "DHCP client identifiers; carried for firewall tools." },
+	  .doc = "DHCP client identifiers; carried." },
 	{ N_STR("name", name), .set = ON_CREATE, .show = SHOW_SET, .check = check_name,
 	  .source = "design, section 4",
 	  .doc = "Name of the NIC within the VM: its section; the interface when not given." },
@@ -150,6 +155,12 @@ static const struct prop nic_rows[] = {
 	  .source = "design, section 4",
 	  .doc = "Ports of the host led to the guest in user-mode networking: "
 		 "tcp:127.0.0.1:2222-:22." },
+	{ N_U32("bandwidth_in", bandwidth_in_kbit), .unit = "kbit/s", .max = BANDWIDTH_MAX,
+	  .set = CU_LIVE, .show = SHOW_SET, .source = "design, section 4",
+	  .doc = "Most the guest may receive over a bridge; 0 is no limit." },
+	{ N_U32("bandwidth_out", bandwidth_out_kbit), .unit = "kbit/s", .max = BANDWIDTH_MAX,
+	  .set = CU_LIVE, .show = SHOW_SET, .source = "design, section 4",
+	  .doc = "Most the guest may send over a bridge; 0 is no limit." },
 	{ N_STR("tap", tap), .set = BY_HAND | NEEDS_RESTART, .show = SHOW_SET, .check = check_ifname,
 	  .source = "design, section 4", .doc = "An existing tap interface to use." },
 };

@@ -139,6 +139,14 @@ void rule_name(const struct vm *vm, struct problems *p)
 		problems_add(p, PROBLEM_MISSING, "name", "name", "is required");
 }
 
+void rule_hugepages(const struct vm *vm, struct problems *p)
+{
+	if (vm->hugepages_mib && vm->ram_mib % vm->hugepages_mib)
+		problems_add(p, PROBLEM_BAD_VALUE, "ram", "ram",
+			     "%u MiB are no whole number of huge pages of %u MiB", vm->ram_mib,
+			     vm->hugepages_mib);
+}
+
 void rule_vcpus(const struct vm *vm, struct problems *p)
 {
 	uint64_t product = (vm->sockets ? vm->sockets : 1) * (uint64_t)(vm->cores ? vm->cores : 1) *
@@ -290,6 +298,13 @@ static void nic_network(const struct nic *n, size_t i, struct problems *p)
 
 		problems_add(p, PROBLEM_BAD_VALUE, w.where, w.key,
 			     "needs user-mode networking (want bridge = user)");
+	}
+	if ((n->bandwidth_in_kbit || n->bandwidth_out_kbit) && (user || n->tap)) {
+		AUTO_WHERE w = n->bandwidth_in_kbit ? NIC_WHERE(i, bandwidth_in_kbit)
+						    : NIC_WHERE(i, bandwidth_out_kbit);
+
+		problems_add(p, PROBLEM_BAD_VALUE, w.where, w.key,
+			     "needs a bridge, and no tap (what a hook made is the hook's)");
 	}
 	if (n->tap && user) {
 		AUTO_WHERE w = NIC_WHERE(i, tap);

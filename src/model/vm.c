@@ -5,10 +5,13 @@
  */
 #include "model/vm.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/strbuf.h"
+#include "base/uuid.h"
 #include "model/rows.h"
 
 void str_list_add(struct str_list *list, const char *text)
@@ -229,4 +232,23 @@ struct vm *vm_copy(const struct vm *vm)
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		copy_elements(copy, vm, &kinds[i]);
 	return copy;
+}
+
+/* --- names that follow --- */
+
+bool vm_nic_tap(const struct vm *vm, const struct nic *nic, char name[NIC_TAP_MAX])
+{
+	char hash[UUID_LEN + 1];
+
+	name[0] = '\0';
+	if (!nic->tap && str_eq(nic->nic_tag, "user"))
+		return false;
+	if (nic->tap) {
+		(void)snprintf(name, NIC_TAP_MAX, "%s", nic->tap);
+		return true;
+	}
+	/* Of the MAC, not of the place: NICs before it may come and go. */
+	uuid_derive(vm->uuid, nic->mac, hash);
+	(void)snprintf(name, NIC_TAP_MAX, "vm%.8s%.4s", hash, hash + 9);
+	return true;
 }

@@ -52,7 +52,9 @@ struct vm {
 	uint32_t zfs_io_priority;
 	uint32_t max_physical_memory_mib, max_locked_memory_mib, max_swap_mib;
 	uint32_t max_lwps;
-	uint32_t quota_gib; /* 0: none */
+	uint32_t quota_gib;     /* 0: none */
+	char *cpu_affinity;     /* "0-1,4"; NULL: any CPU */
+	uint32_t hugepages_mib; /* size of the pages of guest memory; 0: ordinary ones */
 	/* display */
 	int32_t vnc_port; /* 0 random, -1 off */
 	char *vnc_address;
@@ -99,6 +101,13 @@ struct vm *vm_copy(const struct vm *vm);
 struct disk *vm_add_disk(struct vm *vm); /* NULL at VM_DISKS_MAX */
 struct nic *vm_add_nic(struct vm *vm);
 struct console *vm_add_console(struct vm *vm);
+
+#define NIC_TAP_MAX 16
+/*
+ * The tap interface of a NIC: the one it names, else the one vmstated makes for a bridge, whose
+ * name follows from uuid and MAC. False for user-mode networking, which has none.
+ */
+bool vm_nic_tap(const struct vm *vm, const struct nic *nic, char name[NIC_TAP_MAX]);
 
 void str_list_add(struct str_list *list, const char *text);
 void str_list_done(struct str_list *list);

@@ -39,6 +39,8 @@ int started_read(const struct paths *paths, const char *uuid, struct vm **ret, j
 	root = ucl_root(doc);
 	if (root->type == UCL_OBJECT && root->count == 1) {
 		vm = vm_from_ucl(root->keys[0], root->items[0], uuid, uuid, &problems);
+		/* A uuid that was not given is not in the text; MACs follow from it. */
+		replace_str(&vm->uuid, xstrdup(uuid));
 		vm_finish(vm, data);
 		replace_str(&vm->file, xstrdup(json_get_str(j, "file", NULL)));
 		replace_str(&vm->dir, xstrdup(json_get_str(j, "dir", NULL)));

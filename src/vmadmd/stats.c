@@ -293,10 +293,10 @@ static json_t *net_of(const struct vm *vm, const char *table)
 	json_t *list = json_array();
 
 	for (size_t i = 0; vm && i < vm->nnics; i++) {
-		const char *tap = vm->nics[i]->tap;
+		char tap[NIC_TAP_MAX];
 		json_t *one;
 
-		if (!tap || !*tap)
+		if (!vm_nic_tap(vm, vm->nics[i], tap))
 			continue;
 		one = json_object();
 		json_put_str(one, "device", tap);

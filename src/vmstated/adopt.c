@@ -21,6 +21,7 @@
 #include "store/catalog.h"
 #include "store/started.h"
 #include "vmstated/hardware.h"
+#include "vmstated/net.h"
 #include "vmstated/parts.h"
 
 /* The definition as it was started: what runs may differ from the file by now. */
@@ -64,6 +65,7 @@ static void take_up_running(struct guest *g, bool known)
 		monitor_wait_ready(g);
 	else
 		launch_watch(g);
+	net_adopt(g);
 	log_info("vm=%s adopted pid=%d state=%s", g->uuid, (int)g->pid, sup_states[g->state].label);
 }
 

@@ -63,7 +63,8 @@ static void imagine_fds(const struct vm *vm, const struct bhyve *bhyve, struct q
 				 .agent = -1,
 				 .lock = FIRST_FD + 4};
 	for (size_t i = 0; i < ARRAY_SIZE(ret->taps); i++) {
-		bool tap = i < vm->nnics && vm->nics[i]->tap;
+		char name[NIC_TAP_MAX];
+		bool tap = i < vm->nnics && vm_nic_tap(vm, vm->nics[i], name);
 
 		ret->taps[i] = tap ? FIRST_TAP + (int)i : -1;
 	}

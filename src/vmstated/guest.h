@@ -55,7 +55,6 @@ struct guest {
 	bool launched; /* QMP answered */
 	int recorder_fd;
 	off_t log_mark; /* where this start's part of the log begins */
-	sd_event_source *launch_timer;
 	char accel[8];
 	char run_state[24];
 	bool reboot_is_shutdown;   /* QEMU's reboot action was switched */
@@ -91,7 +90,7 @@ struct guest {
 	uint64_t restart_at_ms;     /* clock_ms of a planned restart, 0: none */
 	uint64_t spent[BUDGET_MAX]; /* clock_ms of automatic restarts */
 	unsigned nspent;
-	sd_event_source *restart_timer, *ready_timer;
+	sd_event_source *restart_timer, *ready_timer, *launch_timer;
 	bool ready;
 	enum guest_hold hold;
 	uint64_t busy_until_ms; /* announced: its monitors may be silent; 0: not */
@@ -103,6 +102,7 @@ struct guest {
 	uint64_t hook_ticket;         /* counts hooks that were started */
 	struct hook_output *hook_out; /* open while anything may write */
 	struct console_relay *console;
+	struct net *net; /* NULL: it had nothing to do yet */
 	struct waiter *waiters;
 	struct guest *next;
 };
@@ -120,13 +120,13 @@ struct supervisor {
 	char caps_error[256];
 	struct accel_state *accel;
 	struct sync_queue *sync;
+	struct child *net_audit;
 	struct order *order;
 	struct shutdown *shutdown;
 	uint64_t started_ms;
 	char boot_id[40];
-	bool autostart, closing, serving;
+	bool autostart, closing, serving, pulsing;
 	sd_event_source *catalog_source, *scan_timer, *upgrade_timer, *pulse_timer, *owed_timer;
-	bool pulsing;
 	uint64_t owed_delay_ms;    /* 0: nobody owes anything */
 	uid_t first_uid, last_uid; /* users for guests; 0: none */
 	int listen_fd, lock_fd;

@@ -3,6 +3,7 @@
 #include "vmstated/hardware.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -75,13 +76,15 @@ int hardware_argv(struct guest *g, const struct qemu_fds *fds, struct argv *ret,
 	return qemu_argv(g->started, &g->sup->caps, fds, ret, err);
 }
 
-const char *hardware_tap(const struct guest *g, size_t i)
+bool hardware_tap(const struct guest *g, size_t i, char name[NIC_TAP_MAX])
 {
 	const struct vm *vm = guest_vm(g);
+	const char *given = g->bhyve ? bhyve_tap(g->bhyve, i) : NULL;
 
-	if (g->bhyve)
-		return bhyve_tap(g->bhyve, i);
-	return vm && i < vm->nnics ? vm->nics[i]->tap : NULL;
+	if (!g->bhyve)
+		return vm && i < vm->nnics && vm_nic_tap(vm, vm->nics[i], name);
+	(void)snprintf(name, NIC_TAP_MAX, "%s", given ? given : "");
+	return given != NULL;
 }
 
 size_t hardware_consoles(const struct guest *g)

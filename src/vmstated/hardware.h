@@ -5,6 +5,9 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
+#include "model/vm.h"
 #include "qemu/argv.h"
 
 struct err;
@@ -37,8 +40,8 @@ enum hardware_wait { WAITS_NOT, WAITS_VIEWER, WAITS_DEBUGGER };
 enum hardware_wait hardware_waits(const struct guest *g);
 /* Password of a configfile's frame buffer that the definition does not set; NULL: none. */
 const char *hardware_vnc_password(const struct guest *g);
-/* Name of the tap of NIC i, NULL without. */
-const char *hardware_tap(const struct guest *g, size_t i);
+/* Name of the tap of NIC i, there or to be made; false without. */
+bool hardware_tap(const struct guest *g, size_t i, char name[NIC_TAP_MAX]);
 size_t hardware_consoles(const struct guest *g);
 size_t hardware_consoles_of(const struct vm *vm, const struct bhyve *bhyve);
 /* The firmware that needs a private copy of its variables; NULL: none. */

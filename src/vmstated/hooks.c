@@ -139,15 +139,18 @@ static void env_add(struct environment *e, const char *name, const char *value)
 	e->items[e->count++] = xasprintf("%s=%s", name, value ? value : "");
 }
 
-/* The taps the definition names: a start_network hook makes them, stop_network removes them. */
+/*
+ * The taps of all NICs. Those the definition names are made by a start_network hook and removed by
+ * stop_network; those of a bridge are ours, made after start_storage.
+ */
 static void env_taps(struct environment *e, const struct guest *g)
 {
 	AUTO_STRBUF struct strbuf sb = {0};
 
 	for (size_t i = 0; i < VM_NICS_MAX; i++) {
-		const char *tap = hardware_tap(g, i);
+		char tap[NIC_TAP_MAX];
 
-		if (tap)
+		if (hardware_tap(g, i, tap))
 			strbuf_printf(&sb, "%s%s", sb.len ? " " : "", tap);
 	}
 	env_add(e, "VM_TAPS", sb.data);

@@ -18,6 +18,7 @@
 #include "base/strbuf.h"
 #include "daemon/daemon.h"
 #include "net/http.h"
+#include "vmstated/net.h"
 #include "vmstated/order.h"
 #include "vmstated/parts.h"
 #include "vmstated/routes.h"
@@ -146,7 +147,7 @@ static int execute_anew(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct supervisor *sup = userdata;
 
-	if (sync_busy(sup)) {
+	if (sync_busy(sup) || net_busy(sup)) {
 		(void)timer_set(sup->event, &sup->upgrade_timer, UPGRADE_AGAIN_MS, execute_anew,
 				sup);
 		return 0;

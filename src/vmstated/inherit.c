@@ -6,12 +6,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/ioctl.h>
 
 #include "base/err.h"
 #include "base/file.h"
@@ -22,6 +19,7 @@
 #include "qemu/seed.h"
 #include "store/catalog.h"
 #include "vmstated/hardware.h"
+#include "vmstated/net.h"
 #include "vmstated/parts.h"
 
 #define VARS_MAX (16u << 20)
@@ -141,34 +139,6 @@ static int prepare_seed(struct guest *g, char **ret, struct err *err)
 	return r;
 }
 
-/* A tap that a hook or somebody else made; opened here, because QEMU has no right to. */
-static int open_tap(const char *name, int *ret, struct err *err)
-{
-	AUTO_FD int fd = -1;
-	struct ifreq req = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-
-	if (strlen(name) >= IFNAMSIZ || if_nametoindex(name) == 0)
-		return err_set(err, ENODEV, "interface %s does not exist", name);
-	memcpy(req.ifr_name, name, strlen(name) + 1);
-	fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 || ioctl(fd, TUNSETIFF, &req) < 0)
-		return err_sys(err, errno, "cannot open tap interface %s", name);
-	*ret = steal_fd(&fd);
-	return 0;
-}
-
-static int open_taps(struct guest *g, struct inherited *in, struct err *err)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(in->fds.taps); i++) {
-		const char *name = hardware_tap(g, i);
-		int r = name ? open_tap(name, &in->fds.taps[i], err) : 0;
-
-		if (r < 0)
-			return err_wrap(err, r, "nics[%zu]", i);
-	}
-	return 0;
-}
-
 static int listen_all(struct guest *g, struct qemu_fds *f, struct err *err)
 {
 	const struct {
@@ -201,8 +171,7 @@ int inherited_prepare(struct guest *g, struct inherited *ret, struct err *err)
 		r = take_lock(g, &ret->fds.lock, err);
 	if (r == 0)
 		r = listen_all(g, &ret->fds, err);
-	if (r == 0)
-		r = open_taps(g, ret, err);
+	net_take(g, ret->fds.taps);
 	if (r == 0)
 		r = prepare_vars(g, &ret->vars, err);
 	if (r == 0)

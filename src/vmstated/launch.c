@@ -19,6 +19,7 @@
 #include "qemu/qmp.h"
 #include "store/write.h"
 #include "vmstated/hardware.h"
+#include "vmstated/net.h"
 #include "vmstated/parts.h"
 
 #define LAUNCH_MS 60000u /* until QEMU's first answer; a host under load starts many at once */
@@ -46,6 +47,7 @@ void launch_failed(struct guest *g, const struct err *err)
 	guest_save_exit(g);
 	guest_launch_cleanup(g);
 	guest_remove_sockets(g);
+	net_release(g);
 	(void)guest_dispatch(g, EV_EXIT, NULL);
 }
 
@@ -175,9 +177,15 @@ static bool uses_kvm(const struct guest *g)
 
 void launch_process(struct guest *g)
 {
+	net_prepare(g);
+}
+
+void launch_ready(struct guest *g)
+{
 	struct err err = {0};
 
-	if (g->target != TARGET_NONE) { /* a stop came while disks were made */
+	if (g->target != TARGET_NONE) { /* a stop came while disks or taps were made */
+		net_release(g);
 		(void)guest_dispatch(g, EV_EXIT, NULL);
 		return;
 	}

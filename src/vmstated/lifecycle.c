@@ -17,6 +17,7 @@
 #include "daemon/daemon.h"
 #include "store/catalog.h"
 #include "vmstated/hardware.h"
+#include "vmstated/net.h"
 #include "vmstated/parts.h"
 
 typedef void (*step_fn)(struct guest *g);
@@ -196,6 +197,8 @@ static void to_stop_network(struct guest *g)
 
 static void to_stopped(struct guest *g)
 {
+	if (net_wait(g)) /* stopped means that nothing of it is left */
+		return;
 	guest_enter(g, SUP_STOPPED, "stop");
 }
 

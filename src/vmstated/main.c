@@ -21,6 +21,7 @@
 #include "net/http.h"
 #include "store/catalog.h"
 #include "vmstated/check.h"
+#include "vmstated/net.h"
 #include "vmstated/order.h"
 #include "vmstated/parts.h"
 #include "vmstated/routes.h"
@@ -116,6 +117,7 @@ static void on_reload(void *ctx)
 
 	log_info("reload asked for by signal");
 	(void)catalog_scan(sup->catalog, SIZE_MAX);
+	net_renew(sup);
 }
 
 static int make_dirs(const struct paths *p, struct err *err)
@@ -166,6 +168,7 @@ static int serve(struct supervisor *sup, const struct settings *s, struct err *e
 		r = feed_server_new(sup->event, &feed, &sup->feed, err);
 	if (r < 0)
 		return r;
+	net_audit(sup);
 	supervisor_adopt(sup);
 	sup->serving = true;
 	r = routes_start(sup, err);
@@ -191,6 +194,7 @@ static void finish(struct supervisor *sup)
 	feed_server_free(sup->feed);
 	accel_free(sup);
 	sync_free(sup);
+	net_audit_free(sup);
 	sd_event_source_disable_unref(sup->pulse_timer);
 	sd_event_source_disable_unref(sup->owed_timer);
 	sd_event_source_disable_unref(sup->upgrade_timer);
@@ -251,6 +255,8 @@ int main(int argc, char **argv)
 
 	if (argc == 2 && str_eq(argv[1], "--probe-accelerator"))
 		return accel_probe_main();
+	if (argc == 3 && str_eq(argv[1], NET_WORKER_ARG))
+		return net_worker_main(argv[2]);
 	if (argc == 2 && str_eq(argv[1], "--routes"))
 		return routes_print();
 	r = daemon_options(&o, argc, argv, flags, ARRAY_SIZE(flags), &s);

@@ -51,7 +51,8 @@ void disks_prepare(struct guest *g); /* goes on with launch_process or launch_fa
 
 /* --- launch.c --- */
 void guest_launch(struct guest *g);
-void launch_process(struct guest *g);
+void launch_process(struct guest *g); /* the network, then launch_ready */
+void launch_ready(struct guest *g);
 void launch_watch(struct guest *g); /* end a QEMU that does not answer in time */
 void launch_failed(struct guest *g, const struct err *err);
 void guest_launch_cleanup(struct guest *g);

@@ -18,6 +18,7 @@
 #include "qemu/recorder.h"
 #include "store/catalog.h"
 #include "vmstated/hardware.h"
+#include "vmstated/net.h"
 #include "vmstated/parts.h"
 
 #define EARLY_RESET_MS 10000u /* a reset sooner than this after the last counts in the budget */
@@ -141,6 +142,7 @@ static void qemu_gone(struct guest *g)
 	console_close(g);
 	guest_launch_cleanup(g);
 	guest_remove_sockets(g);
+	net_release(g);
 	timer_stop(g->launch_timer);
 	timer_stop(g->ready_timer);
 	timer_stop(g->stop_timer);

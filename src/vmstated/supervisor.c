@@ -14,6 +14,7 @@
 #include "qemu/recorder.h"
 #include "store/catalog.h"
 #include "vmstated/hardware.h"
+#include "vmstated/net.h"
 #include "vmstated/order.h"
 #include "vmstated/parts.h"
 #include "vmstated/supervisor.h"
@@ -57,6 +58,7 @@ static void guest_free(struct guest *g)
 	order_forget(g);
 	hooks_free(g);
 	hookout_free(g);
+	net_free(g);
 	monitor_close(g);
 	if (g->qemu)
 		child_forget(g->qemu);
@@ -155,6 +157,7 @@ static void definition_changed(struct supervisor *sup, struct catalog_entry *e)
 		log_warn("vm=%s definition not taken over: %s", e->uuid, e->error);
 	else if (g->started)
 		vm_take_live(g->started, e->vm);
+	net_change(g);
 	monitor_update_action(g);
 	if (sup->serving)
 		guest_publish(g);

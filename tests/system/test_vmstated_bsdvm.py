@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The example of the original's manual, as written there but for paths and interface commands."""
 
-import ctypes
-import json
 import os
-import subprocess
 
 import pytest
 
+from netns import ip, links, namespace, taps_of
 from vmstated_help import log_of, vm
 
 pytestmark = pytest.mark.root
 
-CLONE_NEWNET = 0x40000000
 FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 # bhyve -c 2 -m 4G -w -H -s 0,hostbridge -s 4,ahci-hd,disk.img -s 5,virtio-net,tap0
 #   -s 29,fbuf,tcp=[::]:5900,w=800,h=600 -s 30,xhci,tablet -s 31,lpc -l com1,stdio
@@ -45,38 +42,10 @@ def network(cold):
     """The suite in a network namespace with bridge0; all of this process is in it meanwhile."""
     if not os.path.exists(FIRMWARE):
         pytest.skip(f"{FIRMWARE} is not installed")
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        os.close(home)
-        pytest.skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
-    try:
-        ip("link", "set", "lo", "up")
+    with namespace():
         ip("link", "add", "bridge0", "type", "bridge")
         yield cold
         cold.finish()
-    finally:
-        assert libc.setns(home, CLONE_NEWNET) == 0
-        os.close(home)
-
-
-def ip(*arguments):
-    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True).stdout
-
-
-def links():
-    """{interface: its bridge or None} in the namespace."""
-    shown = json.loads(ip("-j", "link"))
-    return {link["ifname"]: link.get("master") for link in shown}
-
-
-def taps_of(pid):
-    """Names of the tap interfaces a process has open."""
-    found = []
-    for fd in os.listdir(f"/proc/{pid}/fdinfo"):
-        with open(f"/proc/{pid}/fdinfo/{fd}", encoding="utf-8") as info:
-            found += [line.split()[1] for line in info if line.startswith("iff:")]
-    return found
 
 
 def test_bsdvm(network):

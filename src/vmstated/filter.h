@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a NIC may send and is given, as rules of nftables for its tap interface. Pure text; golden
+ * files in tests/golden/filter judge it. Source: vmadm(8), nics.*.allow_*; docs/decisions/0011.
+ */
+#pragma once
+
+struct nic;
+struct strbuf;
+
+/*
+ * Append commands for `nft -f` that put the NIC's rules in force in place of those there were.
+ * Without anything to filter they only take the old table away.
+ */
+void filter_nic(struct strbuf *sb, const char *tap, const struct nic *nic);
+
+/* Commands that take the tap's table away, whether it is there or not. */
+void filter_remove(struct strbuf *sb, const char *tap);
+
+/* Tables are called this and the tap's name. */
+#define FILTER_PREFIX "drover_"

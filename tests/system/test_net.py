@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests on a bridge: taps, filters, limits, and that nothing of them stays."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from drover import TOP, wait_file
+from netns import ip, link, links, namespace, run, tables, taps, taps_of
+from vmstated_help import log_of, vm
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def bridge(cold):
+    """The suite in a network namespace with br0, 10.9.0.1/24."""
+    if not shutil.which("nft"):
+        pytest.skip("nft is not installed")
+    with namespace():
+        ip("link", "add", "br0", "type", "bridge")
+        ip("addr", "add", "10.9.0.1/24", "dev", "br0")
+        ip("link", "set", "br0", "up")
+        yield cold
+        cold.finish()
+
+
+def nic(number, more="", bridge_name="br0"):
+    return [f'net0 {{ bridge = {bridge_name}; ips = [ "10.9.0.{number}/24" ]; {more} }}']
+
+
+def ping(console, arguments, answers):
+    """Ping from a guest; answers: whether any may come."""
+    console.send(f"ping {arguments} > /ping 2>&1; grep -c 'bytes from' /ping; echo PING''-END\n")
+    seen = console.wait("PING-END", 30)
+    got = seen[:seen.rindex(b"PING-END")].split()[-1]
+    assert (got != b"0") == answers, seen[-600:]
+
+
+def test_two_guests(bridge):
+    """They reach each other; one that sends as somebody else reaches nobody; nothing stays."""
+    suite = bridge
+    suite.start()
+    names = {"a": 2, "b": 3}
+    for name, number in names.items():
+        suite.write_definition(name, suite.guest(f"drover.net=10.9.0.{number}/24",
+                                                 nic=nic(number)))
+    for name in names:
+        suite.vmstatedctl("start", name)
+    for name in names:
+        suite.log_wait(name, "NET-UP", 90)
+    assert sorted(taps().values()) == ["br0", "br0"]
+    assert tables() == sorted(f"drover_{tap}" for tap in taps())
+    (of_a,) = taps_of(vm(suite, "a")["pid"])
+    assert of_a in taps()
+
+    console = suite.console(suite.uuid("a"))
+    ping(console, "-c 2 -W 5 10.9.0.3", True)
+    # Another IP address, by which the other would answer.
+    console.send("ip addr add 10.9.0.66/24 dev eth0\n")
+    ping(console, "-c 2 -W 1 -I 10.9.0.66 10.9.0.3", False)
+    # Allowed while it runs.
+    suite.write_definition("a", suite.guest("drover.net=10.9.0.2/24",
+                                            nic=nic(2, "allow_ip_spoofing = yes;")))
+    suite.log_wait("a", "network filter and limits changed")
+    ping(console, "-c 2 -W 5 -I 10.9.0.66 10.9.0.3", True)
+    # Another Ethernet address.
+    console.send("ip link set eth0 down; ip link set eth0 address 52:54:00:66:66:66; "
+                 "ip link set eth0 up\n")
+    ping(console, "-c 2 -W 1 10.9.0.3", False)
+    console.sock.close()
+
+    with suite.events() as events:
+        os.kill(vm(suite, "a")["pid"], 9)
+        events.wait_vm("a", lambda o: o.get("state") == "stopped", 20, "stopped")
+    assert of_a not in links()
+    assert f"drover_{of_a}" not in tables() and len(tables()) == 1
+    suite.vmstatedctl("stop", "-F", "b")
+    assert taps() == {} and tables() == []
+
+
+def test_tap_as_asked(bridge):
+    """MTU, limits, rules and hooks' view of a NIC; what is live changes, also after a SIGKILL."""
+    suite = bridge
+    suite.use_fake_qemu()
+    suite.start()
+    hooks = {"running": 'echo "taps=[$VM_TAPS]"'}
+    body = suite.guest(nic=nic(2, "mtu = 1400; bandwidth_in = 8000; bandwidth_out = 4000;"))
+    suite.write_definition("web", body, hooks)
+    suite.vmstatedctl("start", "web")
+    (tap,) = taps()
+    assert taps_of(vm(suite, "web")["pid"]) == [tap]
+    shown = link(tap)
+    assert shown["mtu"] == 1400 and "UP" in shown["flags"]
+    assert shown["address"] == "fe" + suite.vm(suite.uuid("web"))["nics"][0]["mac"][2:]
+    shaped = json.loads(run("tc", "-j", "qdisc", "show", "dev", tap))[0]
+    assert (shaped["kind"], shaped["options"]["rate"]) == ("tbf", 1000000)
+    assert "limit rate over 500000 bytes/second" in run("nft", "list", "ruleset")
+    suite.log_wait("web", f"taps=[{tap}]")
+
+    suite.kill9("vmstated")
+    suite.write_definition("web", body.replace("8000", "16000").replace("4000", "0"))
+    suite.start("vmstated")
+    suite.log_wait("web", "network filter and limits changed")
+    shaped = json.loads(run("tc", "-j", "qdisc", "show", "dev", tap))[0]
+    assert shaped["options"]["rate"] == 2000000
+    assert "limit rate" not in run("nft", "list", "ruleset")
+    suite.vmstatedctl("stop", "-F", "web")
+    assert taps() == {} and tables() == []
+
+
+def test_several_nics(bridge):
+    suite = bridge
+    suite.use_fake_qemu()
+    suite.start()
+    ip("tuntap", "add", "dev", "byhand", "mode", "tap")
+    suite.write_definition("many", suite.guest(nic=[
+        "net0 { bridge = br0; }", "net1 { bridge = user; }", "net2 { tap = byhand; }",
+        'net3 { bridge = br0; allow_mac_spoofing = yes; allow_dhcp_spoofing = yes; '
+        'allow_restricted_traffic = yes; allow_unfiltered_promisc = yes; }']))
+    suite.vmstatedctl("start", "many")
+    assert len(taps_of(vm(suite, "many")["pid"])) == 3
+    assert len(taps()) == 2
+    assert len(tables()) == 1  # the last NIC may do everything
+    suite.vmstatedctl("stop", "-F", "many")
+    assert sorted(links()) == ["br0", "byhand", "lo"]
+    assert tables() == []
+
+
+@pytest.mark.parametrize("bridge_name,more,why", [
+    ("br7", "", "nics[0]: bridge br7 does not exist on this host"),
+    ("dummy0", "", "nics[0]: interface dummy0 is no bridge"),
+    ("br0", "vlan_id = 12;", "nics[0]: vlan_id: bridge br0 does not filter VLANs"),
+])
+def test_refused(bridge, bridge_name, more, why):
+    suite = bridge
+    suite.use_fake_qemu()
+    suite.start()
+    ip("tuntap", "add", "dev", "dummy0", "mode", "tap")
+    suite.write_definition("web", suite.guest(maxrestart=0, onfailure="fail",
+                                              nic=nic(2, more, bridge_name)))
+    done = suite.vmstatedctl("start", "web", check=1)
+    assert why in done.stderr
+    assert why in log_of(suite, "web")
+    assert taps() == {} and tables() == []
+
+
+def test_leftovers_go_at_start(bridge):
+    """A table whose tap is gone is taken away, one whose tap is there stays."""
+    suite = bridge
+    ip("tuntap", "add", "dev", "vmlives", "mode", "tap")
+    run("nft", "-f", "-", text="table netdev drover_vmdead { }\ntable netdev drover_vmlives { }\n"
+                               "table netdev others { }\n")
+    suite.start("vmstated")
+    wait_file(suite.root / "vmstated.out", lambda data: b"removed: vmdead" in data, 10)
+    assert tables() == ["drover_vmlives"]
+
+
+def test_without_privilege(bridge):
+    """Who may not make taps is told so."""
+    plan = {"make": [{"index": 1, "tap": "vmx", "bridge": "br0", "mac": "52:54:00:00:00:01"}]}
+    done = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+         "--inh-caps=-all", str(bridge.binary("vmstated")), "--network-worker", "-1"],
+        input=json.dumps(plan), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("nics[1]: ") and "use bridge = user" in done.stderr
+
+
+def test_nft_takes_the_golden_rules(bridge):
+    ip("tuntap", "add", "dev", "vmgolden", "mode", "tap")
+    files = sorted((TOP / "tests/golden/filter").glob("*.nft"))
+    assert files
+    for file in files:
+        run("nft", "-f", str(file))
+        run("nft", "-f", str(file))  # in place of those before
