@@ -250,25 +250,6 @@ int field_compare(struct slice a, struct slice b)
 	return compare_text(a, b);
 }
 
-static int compile(struct filter *f, const char *text, struct err *err)
-{
-	char why[128];
-	int r;
-
-	if (strlen(f->want) > FILTER_REGEX_MAX)
-		return err_set(err, EBADMSG,
-			       "Invalid filter: the expression for \"%s\" has over "
-			       "%d characters",
-			       f->field.text, FILTER_REGEX_MAX);
-	r = regcomp(&f->re, f->want, REG_EXTENDED | REG_ICASE | REG_NOSUB);
-	if (r == 0) {
-		f->regex = true;
-		return 0;
-	}
-	(void)regerror(r, &f->re, why, sizeof(why));
-	return err_set(err, EBADMSG, "Invalid filter: \"%s\": %s", text, why);
-}
-
 int filter_parse(const char *text, struct filter *ret, struct err *err)
 {
 	const char *eq = strchr(text, '=');
@@ -283,24 +264,22 @@ int filter_parse(const char *text, struct filter *ret, struct err *err)
 	r = field_parse(key, &f.field);
 	if (r < 0)
 		return r;
-	f.want = xstrdup(eq[1] == '~' ? eq + 2 : eq + 1);
-	if (eq[1] == '~')
-		r = compile(&f, text, err);
-	else if (f.field.kind == FIELD_ELEMENT && str_eq(f.field.key, nic_props.key))
-		str_normalise_mac(&f.want);
-	if (r < 0)
+	r = pattern_init(&f.want, eq + 1, &(struct pattern_spec){key, FILTER_REGEX_MAX, false},
+			 err);
+	if (r < 0) {
 		filter_done(&f);
-	else
-		*ret = f;
-	return r;
+		return -EBADMSG;
+	}
+	if (!f.want.regex && f.field.kind == FIELD_ELEMENT && str_eq(f.field.key, nic_props.key))
+		str_normalise_mac(&f.want.want);
+	*ret = f;
+	return 0;
 }
 
 void filter_done(struct filter *f)
 {
 	field_done(&f->field);
-	free(f->want);
-	if (f->regex)
-		regfree(&f->re);
+	pattern_done(&f->want);
 	*f = (struct filter){0};
 }
 
@@ -311,7 +290,7 @@ static bool value_matches(const struct filter *f, struct slice v)
 	if (!v.p || is_word(v, "null"))
 		return false;
 	text = field_text(v);
-	return f->regex ? regexec(&f->re, text, 0, NULL, 0) == 0 : str_eq(text, f->want);
+	return pattern_matches(&f->want, text);
 }
 
 bool filter_match(const struct filter *f, struct slice member)

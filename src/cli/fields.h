@@ -6,10 +6,10 @@
  */
 #pragma once
 
-#include <regex.h>
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/pattern.h"
 #include "cli/js.h"
 
 struct err;
@@ -47,9 +47,7 @@ int field_compare(struct slice a, struct slice b);
 
 struct filter {
 	struct field field;
-	char *want;
-	bool regex;
-	regex_t re;
+	struct pattern want;
 };
 
 #define FILTER_REGEX_MAX 1024 /* bytes */

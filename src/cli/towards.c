@@ -12,31 +12,6 @@
 #include "cli/now.h"
 #include "model/props.h"
 
-/* The table of the elements of a row; rooms above model see only the four tables. */
-static const struct prop_table *elements_of(const struct prop *row)
-{
-	switch (row->type) {
-	case PROP_DISKS:
-		return &disk_props;
-	case PROP_NICS:
-		return &nic_props;
-	case PROP_CONSOLES:
-		return &console_props;
-	case PROP_STR:
-	case PROP_BOOL:
-	case PROP_U32:
-	case PROP_I32:
-	case PROP_U64:
-	case PROP_MS:
-	case PROP_ENUM:
-	case PROP_LIST:
-	case PROP_MAP:
-	case PROP_RUNTIME:
-		return NULL;
-	}
-	return NULL;
-}
-
 /* Put value as "<op>_<name>" unless it is empty. Takes value. */
 static void put_op(json_t *out, const char *op, const char *name, json_t *value)
 {
@@ -134,8 +109,8 @@ static void member_towards(json_t *out, const json_t *now, const char *name, con
 		return;
 	if (row && row->type == PROP_MAP && json_is_object(value))
 		map_towards(out, name, old, value);
-	else if (row && elements_of(row) && elements_of(row)->key && json_is_array(value))
-		elements_towards(out, elements_of(row), old, value, all);
+	else if (row && row_elements(row) && row_elements(row)->key && json_is_array(value))
+		elements_towards(out, row_elements(row), old, value, all);
 	else
 		(void)json_object_set(out, name, (json_t *)value);
 }
@@ -191,9 +166,9 @@ json_t *now_settable(const json_t *now)
 
 		if (!row || !(row->set & ON_UPDATE))
 			continue;
-		if (elements_of(row))
+		if (row_elements(row))
 			(void)json_object_set_new(out, name,
-						  settable_elements(elements_of(row), value));
+						  settable_elements(row_elements(row), value));
 		else
 			(void)json_object_set(out, name, value);
 	}

@@ -103,6 +103,9 @@ bool prop_given(const struct prop_table *t, const struct prop_set *set, const st
 /* Value as people see it in lists ("" when unset); caller frees. */
 char *prop_text(const struct prop *row, const void *element);
 
+/* The table of the elements of a PROP_DISKS, PROP_NICS or PROP_CONSOLES row; NULL of others. */
+const struct prop_table *row_elements(const struct prop *row);
+
 const char *enum_name(const char *const *names, size_t count, int value);
 int enum_value(const char *const *names, size_t count, const char *name); /* -EINVAL */
 

@@ -65,8 +65,7 @@ const char *elem_spelling(const struct prop_table *t, const void *element, const
 void elem_spelled(const struct prop_table *t, void *element, const struct prop *row,
 		  const char *name);
 
-/* Lists of elements of a VM: the table of a PROP_DISKS, PROP_NICS, PROP_CONSOLES row. */
-const struct prop_table *row_elements(const struct prop *row);
+/* Lists of elements of a VM. */
 struct elem_list {
 	void *const *items;
 	size_t count;

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <jansson.h>
-#include <regex.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/pattern.h"
 #include "base/strbuf.h"
 #include "model/props.h"
 #include "vminfod/text.h"
@@ -26,9 +26,7 @@ struct filter {
 	size_t index; /* of an element, ANY: any */
 	char *key;    /* in an element or map, NULL: the member itself; "*" in a map: any */
 	bool element;
-	char *want;
-	bool regex;
-	regex_t re;
+	struct pattern want;
 };
 
 struct filters {
@@ -38,12 +36,10 @@ struct filters {
 
 static void filter_done(struct filter *f)
 {
-	if (f->regex)
-		regfree(&f->re);
+	pattern_done(&f->want);
 	free(f->name);
 	free(f->member);
 	free(f->key);
-	free(f->want);
 }
 
 void filters_free(struct filters *f)
@@ -54,22 +50,6 @@ void filters_free(struct filters *f)
 }
 
 /* --- names --- */
-
-static const struct prop_table *elements_of(const struct prop *row)
-{
-	static const struct {
-		enum prop_type type;
-		const struct prop_table *table;
-	} tables[] = {{PROP_DISKS, &disk_props},
-		      {PROP_NICS, &nic_props},
-		      {PROP_CONSOLES, &console_props}};
-
-	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
-		if (tables[i].type == row->type)
-			return tables[i].table;
-	}
-	return NULL;
-}
 
 /* "N.prop" or "*.prop" */
 static bool parse_element(struct filter *f, const struct prop_table *table, const char *rest)
@@ -123,61 +103,13 @@ static int parse_name(struct filter *f, const char *name, struct err *err)
 	}
 	if (!dot) {
 		ok = row->show != SHOW_NEVER;
-	} else if (elements_of(row)) {
-		ok = parse_element(f, elements_of(row), dot + 1);
+	} else if (row_elements(row)) {
+		ok = parse_element(f, row_elements(row), dot + 1);
 	} else {
 		ok = row->type == PROP_MAP && dot[1];
 		f->key = xstrdup(dot + 1);
 	}
 	return ok ? 0 : err_set(err, EINVAL, "Invalid filter key: \"%s\"", name);
-}
-
-/* --- values --- */
-
-/*
- * The C library copies what an interval repeats and tries all ways to fill a back-reference: a
- * short expression may so take all memory or time. None of it is needed to find a VM.
- */
-static const char *costly(const char *re)
-{
-	bool in_class = false;
-
-	for (const char *p = re; *p; p++) {
-		if (*p == '\\' && p[1]) {
-			p++;
-			if (!in_class && *p >= '1' && *p <= '9')
-				return "back-references";
-		} else if (in_class) {
-			in_class = *p != ']';
-		} else if (*p == '[') {
-			in_class = true;
-			p += p[1] == '^';
-			p += p[1] == ']';
-		} else if (*p == '{') {
-			return "intervals";
-		}
-	}
-	return NULL;
-}
-
-static int compile(struct filter *f, struct err *err)
-{
-	const char *bad = costly(f->want);
-	char why[128];
-	int r;
-
-	if (bad)
-		return err_set(err, EINVAL, "Invalid filter: %s: %s are not taken here", f->name,
-			       bad);
-	if (strlen(f->want) > FILTER_REGEX_MAX)
-		return err_set(err, EINVAL, "Invalid filter: %s: over %u characters", f->name,
-			       FILTER_REGEX_MAX);
-	r = regcomp(&f->re, f->want, REG_EXTENDED | REG_ICASE | REG_NOSUB);
-	f->regex = r == 0;
-	if (r == 0)
-		return 0;
-	(void)regerror(r, &f->re, why, sizeof(why));
-	return err_set(err, EINVAL, "Invalid filter: %s: %s", f->name, why);
 }
 
 static int parse(struct filter *f, const char *name, const char *value, struct err *err)
@@ -186,12 +118,11 @@ static int parse(struct filter *f, const char *name, const char *value, struct e
 
 	if (r < 0)
 		return r;
-	f->want = xstrdup(*value == '~' ? value + 1 : value);
-	if (*value == '~')
-		return compile(f, err);
-	if (f->element && str_eq(f->key, nic_props.key))
-		str_normalise_mac(&f->want);
-	return 0;
+	r = pattern_init(&f->want, value,
+			 &(struct pattern_spec){name, FILTER_REGEX_MAX, .cheap = true}, err);
+	if (r == 0 && !f->want.regex && f->element && str_eq(f->key, nic_props.key))
+		str_normalise_mac(&f->want.want);
+	return r;
 }
 
 int filters_add(struct filters **at, const char *name, const char *value, struct err *err)
@@ -248,7 +179,7 @@ static bool fits(const struct filter *f, const json_t *v)
 
 	if (!text)
 		return false;
-	return f->regex ? regexec(&f->re, text, 0, NULL, 0) == 0 : str_eq(text, f->want);
+	return pattern_matches(&f->want, text);
 }
 
 static bool matches(const struct filter *f, const json_t *member)
