@@ -46,8 +46,10 @@ static void change_free(struct change *c)
 	problems_done(&c->problems);
 	for (size_t i = 0; i < c->njobs; i++)
 		free(c->jobs[i].base);
-	if (c->lock >= 0)
+	if (c->lock >= 0) {
+		lock_forget(c->d, c->uuid);
 		(void)close(c->lock);
+	}
 	if (c->guest_lock >= 0)
 		(void)close(c->guest_lock);
 	live_free(c->live);

@@ -143,10 +143,7 @@ static void clean_run(struct change *c)
 {
 	static const char *const ours[] = {"vmadmd.state", "vm.ppm", "vm.png"};
 	AUTO_FREE char *dir = path_of_run(c->d->paths, c->uuid, NULL);
-	AUTO_FREE char *lock =
-		xasprintf("%s.change", dir); /* of store_lock; we are its only user */
 
-	(void)unlink(lock);
 	for (size_t i = 0; i < ARRAY_SIZE(ours); i++) {
 		AUTO_FREE char *path = path_of_run(c->d->paths, c->uuid, ours[i]);
 

@@ -27,6 +27,7 @@
 #define UPDATE_MARK   "changing"
 #define CREATE_MARK   "provisioning"
 #define DELETE_PREFIX ".deleting-"
+#define LOCK_SUFFIX   ".change" /* of store_lock; we are its only user */
 
 static char *mark_path(const struct vmadmd *d, const char *uuid, enum mark mark)
 {
@@ -258,6 +259,30 @@ static void remove_temporaries(const char *folder, const char *name)
 		(void)closedir(dir);
 }
 
+void lock_forget(const struct vmadmd *d, const char *uuid)
+{
+	AUTO_FREE char *path = xasprintf("%s/%s" LOCK_SUFFIX, d->paths->run, uuid);
+
+	if (!catalog_by_uuid(d->catalog, uuid))
+		(void)unlink(path);
+}
+
+/* Locks of VMs that are not there; of changes under way there are none yet. */
+static void clean_locks(struct vmadmd *d)
+{
+	DIR *dir = opendir(d->paths->run);
+	const struct dirent *entry;
+
+	while (dir && (entry = readdir(dir)) != NULL) {
+		AUTO_FREE char *uuid = xstrndup(entry->d_name, UUID_LEN);
+
+		if (uuid_valid(uuid) && str_eq(entry->d_name + UUID_LEN, LOCK_SUFFIX))
+			lock_forget(d, uuid);
+	}
+	if (dir)
+		(void)closedir(dir);
+}
+
 void marks_clean(struct vmadmd *d)
 {
 	DIR *dir = opendir(d->paths->lib);
@@ -280,4 +305,5 @@ void marks_clean(struct vmadmd *d)
 	if (dir)
 		(void)closedir(dir);
 	catalog_sync(d->catalog);
+	clean_locks(d);
 }

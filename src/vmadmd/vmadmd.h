@@ -133,6 +133,8 @@ void mark_remove(struct vmadmd *d, const char *uuid, enum mark mark);
 void data_remove(struct vmadmd *d, const char *uuid);
 /* At the start, with the catalog loaded: finish or undo what was cut short. */
 void marks_clean(struct vmadmd *d);
+/* Remove the file store_lock made, unless the VM is there. */
+void lock_forget(const struct vmadmd *d, const char *uuid);
 /* fsync the directory that holds path. */
 int parent_sync(const struct vmadmd *d, const char *path, struct err *err);
 /* Something that runs holds the VM's lock: 1, else 0 and *ret_fd holds it (-1: no data dir). */
