@@ -39,6 +39,15 @@ static void put_bar(struct slice job)
 	(void)fflush(stderr);
 }
 
+static void put_line(struct slice job)
+{
+	AUTO_STRBUF struct strbuf sb = {0};
+
+	js_write(&sb, job, JS_COMPACT);
+	(void)fprintf(stderr, "%s\n", sb.data);
+	(void)fflush(stderr);
+}
+
 static void clear_bar(void)
 {
 	(void)fputs("\r\033[K", stderr);
@@ -78,7 +87,7 @@ static int timed_out(const struct cli *cli, const char *id, struct err *err)
 }
 
 /* One connection; each look waits in the daemon until there is something new. */
-static int follow(const struct cli *cli, struct client *c, const char *id, bool show,
+static int follow(const struct cli *cli, struct client *c, const char *id, enum job_show show,
 		  struct client_reply *ret, struct err *err)
 {
 	AUTO_FREE char *revision = xstrdup("0");
@@ -98,15 +107,17 @@ static int follow(const struct cli *cli, struct client *c, const char *id, bool 
 		job = js_value(ret->body, ret->len);
 		if (!js_is(js_member(job, "state"), "running"))
 			return 0;
-		if (show)
+		if (show == JOB_SHOW_BAR)
 			put_bar(job);
+		if (show == JOB_SHOW_LINES)
+			put_line(job);
 		number = js_member(job, "revision");
 		replace_str(&revision, number.p ? xstrndup(number.p, number.len) : xstrdup("0"));
 		client_reply_done(ret);
 	}
 }
 
-int job_follow(const struct cli *cli, const char *id, bool show, struct client_reply *ret,
+int job_follow(const struct cli *cli, const char *id, enum job_show show, struct client_reply *ret,
 	       struct err *err)
 {
 	struct client c;
@@ -116,7 +127,7 @@ int job_follow(const struct cli *cli, const char *id, bool show, struct client_r
 		return code;
 	code = follow(cli, &c, id, show, ret, err);
 	client_close(&c);
-	if (show)
+	if (show == JOB_SHOW_BAR)
 		clear_bar();
 	if (code == EXIT_UNKNOWN_VM)
 		code = EXIT_FAILED; /* the job is unknown, not a VM */
@@ -181,7 +192,10 @@ static int finish_job(const struct cli *cli, const struct act *a, const char *id
 {
 	struct client_reply end = {0};
 	struct slice job, result;
-	int code = job_follow(cli, id, isatty(STDERR_FILENO), &end, err);
+	enum job_show show = isatty(STDERR_FILENO) ? JOB_SHOW_BAR
+			     : a->lines            ? JOB_SHOW_LINES
+						   : JOB_SHOW_NOTHING;
+	int code = job_follow(cli, id, show, &end, err);
 
 	if (code)
 		return code;
@@ -209,7 +223,7 @@ static int failed(const struct act *a, const char *id, int code, const struct er
 /* A terminal is shown a bar, which only a job has; others have their answer from one request. */
 static char *target_of(const struct cli *cli, const struct act *a, const char *id)
 {
-	bool as_job = cli_flag(cli, OPT_NO_WAIT) || (a->job && isatty(STDERR_FILENO));
+	bool as_job = cli_flag(cli, OPT_NO_WAIT) || a->lines || (a->job && isatty(STDERR_FILENO));
 	const char *query = a->query ? a->query : "";
 	AUTO_FREE char *wait = a->word ? xasprintf("%c"
 						   "wait=%d",

@@ -22,6 +22,7 @@ struct act {
 	const char *failure; /* prefix of errors, '@' the VM as given; NULL: none */
 	bool already_ok;     /* nothing to do is no error */
 	bool job;            /* vmadmd can make a job of it: a terminal is shown a bar */
+	bool lines;          /* elsewhere, JSON lines about it */
 	int limit_ms; /* without --timeout; 0: none, the daemons have deadlines of their own */
 	void (*tell)(struct cli *cli, struct slice result); /* before the success; NULL: nothing */
 };
@@ -32,11 +33,13 @@ struct err;
 /* Do it and tell its end; returns the exit code. */
 int act_run(struct cli *cli, const struct act *a);
 
+enum job_show { JOB_SHOW_NOTHING, JOB_SHOW_BAR, JOB_SHOW_LINES };
+
 /*
- * Follow a job until it ended; *ret is the job's object as a reply to free. With show a bar on
- * standard error. 0, or an exit code with err filled.
+ * Follow a job until it ended; *ret is the job's object as a reply to free. With show a bar, or
+ * the job as JSON lines, on standard error. 0, or an exit code with err filled.
  */
-int job_follow(const struct cli *cli, const char *id, bool show, struct client_reply *ret,
+int job_follow(const struct cli *cli, const char *id, enum job_show show, struct client_reply *ret,
 	       struct err *err);
 /* How an ended job went: 0, or the exit code with err filled. */
 int job_outcome(struct slice job, struct err *err);

@@ -37,6 +37,9 @@ int cmd_stop(struct cli *cli);
 int cmd_reboot(struct cli *cli);
 int cmd_kill(struct cli *cli);
 int cmd_sysrq(struct cli *cli);
+/* vmadm_image.c */
+extern const struct cli_option image_options[];
+int cmd_image(struct cli *cli);
 /* vmadm_jobs.c */
 int cmd_jobs(struct cli *cli);
 /* vmadm_look.c: what can be seen */

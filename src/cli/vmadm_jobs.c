@@ -133,7 +133,8 @@ static int watch(struct cli *cli, const char *id)
 {
 	struct client_reply reply;
 	struct err err = {0};
-	int code = job_follow(cli, id, isatty(STDERR_FILENO), &reply, &err);
+	int code = job_follow(cli, id, isatty(STDERR_FILENO) ? JOB_SHOW_BAR : JOB_SHOW_NOTHING,
+			      &reply, &err);
 	struct slice job;
 
 	if (code)

@@ -258,20 +258,3 @@ const char *image_protocol(const char *path)
 			return protocols[i];
 	return NULL;
 }
-
-char *image_find(const char *lib, const char *name)
-{
-	static const char *const suffixes[] = {"", ".qcow2", ".raw", ".img"};
-
-	if (name[0] == '/')
-		return file_exists(name) ? xstrdup(name) : NULL;
-	if (strchr(name, '/') || name[0] == '.')
-		return NULL;
-	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
-		AUTO_FREE char *path = xasprintf("%s/images/%s%s", lib, name, suffixes[i]);
-
-		if (file_exists(path))
-			return steal_ptr(path);
-	}
-	return NULL;
-}

@@ -36,11 +36,5 @@ int image_has_snapshot(const char *path, const char *name, struct err *err);
  */
 void image_create_argv(const struct disk *disk, const char *base, struct argv *ret);
 
-/*
- * The file of an image: an absolute path, or a name in <lib>/images with or without suffix.
- * NULL: none such; caller frees.
- */
-char *image_find(const char *lib, const char *name);
-
 /* Is path of the form "nbd:", "rbd:", "iscsi:" and so on? Then its protocol's name, else NULL. */
 const char *image_protocol(const char *path);

@@ -135,6 +135,8 @@ struct catalog_entry *change_entry(struct change *c, struct err *err);
  * refuse what is missing. Nothing is changed.
  */
 int disks_plan(struct change *c, struct err *err);
+/* Sizes of the images that disks of a create payload name by uuid, where it does not give them. */
+void disks_fill(const struct vmadmd *d, struct vm *vm);
 /* Start making the image of c->jobs[c->jobs_done]; change_again or change_fail follows. */
 int disks_make(struct change *c, struct err *err);
 /* Ends the making of an image, if one is being made. */

@@ -82,6 +82,7 @@ static int check(struct change *c, struct err *err)
 	if (!c->new->name || !*c->new->name)
 		choose_name(c);
 	set_given(c->new, &c->new->create_timestamp, clock_iso(clock_wall_ms(), now, sizeof(now)));
+	disks_fill(c->d, c->new);
 	vm_finish(c->new, data);
 	vm_validate(c->new, &c->problems);
 	r = change_problems(c, err);

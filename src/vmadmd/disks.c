@@ -23,7 +23,9 @@
 #include "model/props.h"
 #include "qemu/argv.h"
 #include "qemu/image.h"
+#include "qemu/imagestore.h"
 #include "vmadmd/change.h"
+#include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/worker.h"
 
@@ -52,9 +54,9 @@ static void bad(struct change *c, const char *where, const char *fmt, const char
 	problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where, "%s", text);
 }
 
-static void mark_size_given(struct disk *disk)
+static void mark_given(struct disk *disk, const char *key)
 {
-	const struct prop *row = prop_find(&disk_props, "size", false);
+	const struct prop *row = prop_find(&disk_props, key, false);
 	size_t bit = row ? (size_t)(row - disk_props.rows) : 0;
 
 	if (row)
@@ -73,9 +75,11 @@ static int plan_clone(struct change *c, struct disk *disk, const char *where, co
 		return -EINVAL;
 	}
 	size_mib = (info.virtual_size + MIB - 1) / MIB;
-	if (disk->size_mib == 0) {
+	if (disk->image_uuid && !disk->image) {
+		disk->size_mib = disk->image_size_mib;
+	} else if (disk->size_mib == 0) {
 		disk->size_mib = size_mib;
-		mark_size_given(disk);
+		mark_given(disk, "size");
 	}
 	if (disk->size_mib >= size_mib)
 		return 0;
@@ -89,6 +93,7 @@ static void plan_new_image(struct change *c, struct disk *disk, const char *wher
 {
 	const char *image = disk->image ? disk->image : disk->image_uuid;
 	AUTO_FREE char *base = NULL;
+	struct err err = {0};
 
 	if (file_exists(disk->path)) {
 		bad(c, where, "a file is there already (set nocreate to use it):", disk->path);
@@ -100,6 +105,10 @@ static void plan_new_image(struct change *c, struct disk *disk, const char *wher
 			problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where,
 				     "no image '%s' (want a file in %s/images or an absolute path)",
 				     image, c->d->paths->lib);
+			return;
+		}
+		if (image_usable(c->d, base, &err) < 0) {
+			problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where, "%s", err.msg);
 			return;
 		}
 		if (plan_clone(c, disk, where, base) < 0)
@@ -140,6 +149,22 @@ static void plan_files(struct change *c)
 		if (files[i].path && *files[i].path && !str_eq(files[i].path, files[i].old) &&
 		    !file_exists(files[i].path))
 			bad(c, files[i].what, "no such file:", files[i].path);
+	}
+}
+
+void disks_fill(const struct vmadmd *d, struct vm *vm)
+{
+	for (size_t i = 0; i < vm->ndisks; i++) {
+		struct disk *disk = vm->disks[i];
+		AUTO_FREE char *base = disk->image_uuid && disk->image_size_mib == 0
+					       ? image_find(d->paths->lib, disk->image_uuid)
+					       : NULL;
+		struct image_info info;
+
+		if (!base || image_probe(base, &info, NULL) < 0)
+			continue;
+		disk->image_size_mib = (info.virtual_size + MIB - 1) / MIB;
+		mark_given(disk, "image_size");
 	}
 }
 

@@ -22,6 +22,7 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
 #include "vmadmd/stats.h"
@@ -160,6 +161,7 @@ static int open_definitions(struct vmadmd *d, struct err *err)
 	if (r < 0)
 		return r;
 	marks_clean(d);
+	images_clean(d->paths->lib);
 	r = sd_event_add_io(d->event, &d->files, catalog_fd(d->catalog), EPOLLIN, on_files, d);
 	if (r < 0)
 		return err_sys(err, -r, "cannot watch the definitions");
@@ -211,6 +213,7 @@ static void close_all(struct vmadmd *d)
 {
 	http_server_free(d->http);
 	workers_finish(d);
+	images_free(d);
 	change_free_all(d);
 	autoboot_free(d);
 	ask_free_all(d);

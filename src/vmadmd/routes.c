@@ -15,6 +15,7 @@
 #include "store/catalog.h"
 #include "vmadmd/auth.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
 #include "vmadmd/stats.h"
@@ -48,6 +49,11 @@ const struct http_route vmadmd_routes[] = {
 	{ "POST",   "/vms",	    handle_create, false, "Make a VM of a create payload." },
 	{ "PUT",    "/vm/:id",	    handle_update, false, "Change a VM by an update payload." },
 	{ "DELETE", "/vm/:id",	    handle_delete, false, "Stop a VM by force and remove it." },
+	{ "GET",    "/images",	    handle_images, false, "Images of the store, each with who uses it." },
+	{ "POST",   "/images",	    handle_image_import, false,
+	  "Import an image from ?path= or the caller's descriptor ?fd=, as a job." },
+	{ "GET",    "/images/:id",  handle_image,  false, "One image, by name or uuid." },
+	{ "DELETE", "/images/:id",  handle_image_delete, false, "Remove an image no disk reads from." },
 	/* clang-format on */
 };
 const size_t vmadmd_nroutes = ARRAY_SIZE(vmadmd_routes);

@@ -27,6 +27,7 @@ struct err;
 struct feed_client;
 struct feed_server;
 struct guest;
+struct image_work;
 struct job;
 struct stats;
 struct vm;
@@ -50,8 +51,9 @@ struct vmadmd {
 	struct ask *asks;       /* requests to vmstated under way */
 	struct change *changes; /* oldest first; one at a time per VM */
 	struct worker *workers;
-	struct stats *stats; /* NULL until first asked */
-	struct job *jobs;    /* newest first */
+	struct image_work *images; /* imports and deletions under way */
+	struct stats *stats;       /* NULL until first asked */
+	struct job *jobs;          /* newest first */
 	struct autoboot *autoboot;
 	struct zfs *zfs;
 	enum file_sync sync;

@@ -26,6 +26,9 @@
 #include "base/strbuf.h"
 #include "vmadmd/vmadmd.h"
 
+#define VERDICT_FD 3
+#define FREE_FD    10 /* above those with a meaning */
+
 struct worker {
 	struct vmadmd *d;
 	pid_t pid;
@@ -33,6 +36,7 @@ struct worker {
 	sd_event_source *source;
 	worker_done done;
 	void *ctx;
+	bool killable;
 	struct worker *next;
 };
 
@@ -66,23 +70,26 @@ int workers_await(const struct vmadmd *d, struct err *err)
 }
 
 /* In the child. The lock is opened here: a lock of its own, not one shared with the parent. */
-static _Noreturn void work(const struct vmadmd *d, pid_t parent, int out, worker_fn fn, void *arg)
+static _Noreturn void work(const struct vmadmd *d, pid_t parent, const int fds[2], worker_fn fn,
+			   void *arg)
 {
 	AUTO_FREE char *path = lock_path(d);
 	struct verdict v = {0};
-	int lock;
+	int lock, out, in;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
-	if (dup2(out, 3) < 0)
+	out = fcntl(fds[0], F_DUPFD, FREE_FD);
+	in = fds[1] >= 0 ? fcntl(fds[1], F_DUPFD, FREE_FD) : -1;
+	if (out < 0 || dup2(out, VERDICT_FD) < 0 || (in >= 0 && dup2(in, WORKER_FD) < 0))
 		_exit(1);
-	(void)close_range(4, ~0u, 0);
+	(void)close_range(in >= 0 ? WORKER_FD + 1 : WORKER_FD, ~0u, 0);
 	lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (lock < 0 || flock(lock, LOCK_SH) < 0)
 		_exit(1);
 	v.r = fn(arg, &v.err);
-	_exit(write(3, &v, sizeof(v)) == (ssize_t)sizeof(v) ? 0 : 1);
+	_exit(write(VERDICT_FD, &v, sizeof(v)) == (ssize_t)sizeof(v) ? 0 : 1);
 }
 
 static void worker_free(struct worker *w)
@@ -115,8 +122,18 @@ static int on_ended(sd_event_source *source, int fd, uint32_t events, void *ctx)
 	return 0;
 }
 
-int worker_run(struct vmadmd *d, worker_fn fn, void *arg, worker_done done, void *ctx,
-	       struct worker **ret, struct err *err)
+static void worker_watch(struct worker *w)
+{
+	w->pidfd = pidfd_open(w->pid, 0);
+	if (w->pidfd < 0 ||
+	    sd_event_add_io(w->d->event, &w->source, w->pidfd, EPOLLIN, on_ended, w) < 0)
+		abort(); /* no descriptors or memory: a change must not go on unseen */
+	w->next = w->d->workers;
+	w->d->workers = w;
+}
+
+int worker_run_fd(struct vmadmd *d, const struct worker_task *t, struct worker **ret,
+		  struct err *err)
 {
 	struct worker *w;
 	pid_t parent = getpid(), pid;
@@ -126,27 +143,38 @@ int worker_run(struct vmadmd *d, worker_fn fn, void *arg, worker_done done, void
 		return err_sys(err, errno, "cannot make a pipe");
 	pid = fork();
 	if (pid == 0)
-		work(d, parent, fds[1], fn, arg);
+		work(d, parent, (const int[]){fds[1], t->fd}, t->fn, t->arg);
 	(void)close(fds[1]);
 	if (pid < 0) {
 		(void)close(fds[0]);
 		return err_sys(err, errno, "cannot start a process that writes to disk");
 	}
 	w = xcalloc(1, sizeof(*w));
-	*w = (struct worker){.d = d, .pid = pid, .pipe = fds[0], .done = done, .ctx = ctx};
-	w->pidfd = pidfd_open(pid, 0);
-	if (w->pidfd < 0 ||
-	    sd_event_add_io(d->event, &w->source, w->pidfd, EPOLLIN, on_ended, w) < 0)
-		abort(); /* no descriptors or memory: a change must not go on unseen */
-	w->next = d->workers;
-	d->workers = w;
+	*w = (struct worker){.d = d, .pid = pid, .pipe = fds[0], .done = t->done, .ctx = t->ctx};
+	w->killable = t->fd >= 0;
+	worker_watch(w);
 	*ret = w;
 	return 0;
+}
+
+int worker_run(struct vmadmd *d, worker_fn fn, void *arg, worker_done done, void *ctx,
+	       struct worker **ret, struct err *err)
+{
+	const struct worker_task task = {.fn = fn, .arg = arg, .fd = -1, .done = done, .ctx = ctx};
+
+	return worker_run_fd(d, &task, ret, err);
+}
+
+void worker_kill(struct worker *w)
+{
+	(void)pidfd_send_signal(w->pidfd, SIGKILL, NULL, 0);
 }
 
 void workers_finish(struct vmadmd *d)
 {
 	while (d->workers) {
+		if (d->workers->killable)
+			worker_kill(d->workers);
 		(void)waitid(P_PIDFD, (id_t)d->workers->pidfd, &(siginfo_t){0}, WEXITED);
 		worker_free(d->workers);
 	}

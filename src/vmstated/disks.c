@@ -15,6 +15,7 @@
 #include "base/strbuf.h"
 #include "model/props.h"
 #include "qemu/image.h"
+#include "qemu/imagestore.h"
 #include "store/write.h"
 #include "vmstated/parts.h"
 
@@ -79,7 +80,8 @@ static int make_disk(struct guest *g, size_t i, struct err *err)
 {
 	const struct disk *d = g->started->disks[i];
 	AUTO_FREE char *temp = d->path ? temp_of(d->path) : NULL;
-	AUTO_FREE char *base = d->image ? image_find(g->sup->paths.lib, d->image) : NULL;
+	const char *image = d->image ? d->image : d->image_uuid;
+	AUTO_FREE char *base = image ? image_find(g->sup->paths.lib, image) : NULL;
 	struct disk under;
 	struct argv argv = {0};
 	struct making *m;
@@ -87,18 +89,20 @@ static int make_disk(struct guest *g, size_t i, struct err *err)
 	struct child *child;
 	int r;
 
-	if (d->size_mib == 0 && !d->image)
+	if (d->size_mib == 0 && !image)
 		return err_set(err, ENOENT, "disks[%zu].path: '%s' does not exist", i,
 			       d->path ? d->path : "");
-	if (d->image && !base)
+	if (image && !base)
 		return err_set(err, ENOENT,
 			       "disks[%zu].image: no image '%s' (want a file in %s/images or an "
 			       "absolute path)",
-			       i, d->image, g->sup->paths.lib);
+			       i, image, g->sup->paths.lib);
 	m = xcalloc(1, sizeof(*m));
 	*m = (struct making){.guest = g, .disk = i};
 	under = *d;
 	under.path = temp;
+	if (!d->image && d->image_uuid)
+		under.size_mib = d->image_size_mib;
 	(void)unlink(temp); /* of an attempt that was cut short */
 	image_create_argv(&under, base, &argv);
 	spec.argv = (const char *const *)argv.items;
