@@ -72,7 +72,8 @@ struct change {
 	bool marked, data_made, begun, stored;
 	uint64_t seq; /* of the last line of ours on the feed */
 	bool confirmed;
-	char *start_error; /* the VM is there but did not start */
+	int64_t expire_wall_ms; /* of a creation, 0: not told yet */
+	char *start_error;      /* the VM is there but did not start */
 
 	struct job *job;   /* NULL: it takes no time to speak of */
 	bool detached;     /* wait=0: answered with the job's id */

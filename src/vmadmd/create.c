@@ -26,6 +26,10 @@
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
 
+/* How long a creation is expected to take, as smartos facts 7.5 has it. */
+#define PROVISION_MS      300000
+#define PROVISION_RAM_MIB 4096
+
 static void mark_given(struct vm *vm, const void *member)
 {
 	size_t at = (size_t)((const char *)member - (const char *)vm);
@@ -112,20 +116,26 @@ static int mark(struct change *c, struct err *err)
 	return change_work(c, mark_files, marked, err);
 }
 
-static json_t *facts_of(const char *zone_state)
+static json_t *facts_of(struct change *c, const char *zone_state)
 {
+	json_int_t share = c->new->ram_mib / PROVISION_RAM_MIB;
 	json_t *facts = json_object();
+
+	if (!c->expire_wall_ms)
+		c->expire_wall_ms = clock_wall_ms() + PROVISION_MS * (share > 1 ? share : 1);
 
 	json_put_bool(facts, FACT_PROVISIONING, true);
 	json_put_str(facts, FACT_STATE, "provisioning");
 	if (zone_state)
 		json_put_str(facts, FACT_ZONE_STATE, zone_state);
+	json_put_str(facts, FACT_TRANSITION_TO, c->new->autoboot ? "running" : "stopped");
+	json_put_int(facts, FACT_TRANSITION_EXPIRE, c->expire_wall_ms);
 	return facts;
 }
 
 static int announce(struct change *c, struct err *err)
 {
-	c->seq = guest_provisioning(guest_get(c->d, c->uuid), facts_of("configured"));
+	c->seq = guest_provisioning(guest_get(c->d, c->uuid), facts_of(c, "configured"));
 	return 0;
 }
 
@@ -168,8 +178,8 @@ static int install(struct change *c, struct err *err)
 {
 	struct guest *g = guest_get(c->d, c->uuid);
 
-	(void)guest_provisioning(g, facts_of("incomplete"));
-	c->seq = guest_provisioning(g, facts_of("installed"));
+	(void)guest_provisioning(g, facts_of(c, "incomplete"));
+	c->seq = guest_provisioning(g, facts_of(c, "installed"));
 	return change_work(c, unmark_files, installed, err);
 }
 
@@ -192,7 +202,7 @@ static int start(struct change *c, struct err *err)
 	if (!c->new->autoboot)
 		return 0;
 	/* From here the zone state is vmstated's to tell; `state` stays provisioning. */
-	c->seq = guest_provisioning(guest_get(c->d, c->uuid), facts_of(NULL));
+	c->seq = guest_provisioning(guest_get(c->d, c->uuid), facts_of(c, NULL));
 	spec.command = c->command;
 	spec.body = json_pack("{s:b}", "wait", 1);
 	ask_start(c->d, &spec, on_started, c);

@@ -28,6 +28,7 @@ struct cached {
 	bool ending;  /* what is told now is its outcome */
 	bool has_deferred;
 	bool disks_changed;          /* while held */
+	bool installed;              /* as vmadmd last said of its creation */
 	bool shows_unknown;          /* its object depends on a feed's absence */
 	struct catalog_entry *entry; /* NULL: no definition, or none any more */
 	struct vm *ghost;            /* definition as last known of one that runs without */

@@ -81,10 +81,11 @@ static json_t *lifecycle(const struct cache *c, struct cached *v)
 	const char *known = v->facts[FEED_OF_VMSTATED];
 	json_t *facts = parsed(known);
 	const char *state = feed->ready ? "configured" : "unknown";
+	bool installed = feed->ready && v->installed; /* vmstated is about to take it up */
 
 	if (!known) {
-		json_put_str(facts, FACT_ZONE_STATE, state);
-		json_put_str(facts, FACT_STATE, state);
+		json_put_str(facts, FACT_ZONE_STATE, installed ? "installed" : state);
+		json_put_str(facts, FACT_STATE, installed ? "stopped" : state);
 		v->shows_unknown = true;
 	}
 	if (!feed->ever) {
@@ -211,10 +212,13 @@ json_t *object_make(const struct cache *c, struct cached *v)
 	const struct feed_state *actor = &c->feeds[FEED_OF_VMADMD];
 	AUTO_JSON json_t *facts = NULL;
 	AUTO_JSON json_t *ours = parsed(v->facts[FEED_OF_VMADMD]);
+	const char *zone_state = json_get_str(ours, FACT_ZONE_STATE, NULL);
 	const struct vm *vm = object_vm(v);
 	json_t *object, *zfs = json_object_get(ours, FACT_ZFS);
 
 	v->shows_unknown = false;
+	if (zone_state)
+		v->installed = str_eq(zone_state, "installed");
 	facts = lifecycle(c, v);
 	put_definition(facts, v);
 	/* Until a creation is complete vmadmd has the word. */
