@@ -48,6 +48,61 @@ struct driver {
 	size_t fd_cap;
 };
 
+/* --- actions --- */
+
+static bool host_is_busy(const struct driver *d, const char *host)
+{
+	for (size_t i = 0; i < d->run_count; i++)
+		if (str_eq(run_host(d->runs[i]), host))
+			return true;
+	return false;
+}
+
+/* The first in the queue whose host has nothing to do, or SIZE_MAX. */
+static size_t next_waiting(const struct driver *d)
+{
+	size_t count = queue_count(&d->queue);
+
+	if (d->o->parallel)
+		return count ? 0 : SIZE_MAX;
+	for (size_t i = 0; i < count; i++)
+		if (!host_is_busy(d, queue_at(&d->queue, i)->host))
+			return i;
+	return SIZE_MAX;
+}
+
+static void start_waiting(struct driver *d)
+{
+	while (d->run_count < d->o->threads) {
+		size_t i = next_waiting(d);
+		struct message m;
+
+		if (i == SIZE_MAX)
+			return;
+		if (queue_take(&d->queue, i, &m) < 0) {
+			out_result(&d->out, m.word, false, m.id,
+				   "The driver could not read its queue back from disk");
+			message_done(&m);
+			continue;
+		}
+		d->runs[d->run_count++] = run_new(&m, d->o, &d->graveyard);
+		message_done(&m);
+	}
+}
+
+static void move_runs(struct driver *d, uint64_t now, uint64_t *next)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < d->run_count; i++) {
+		if (run_turn(d->runs[i], &d->out, now, next))
+			run_free(d->runs[i]);
+		else
+			d->runs[kept++] = d->runs[i];
+	}
+	d->run_count = kept;
+}
+
 /* --- lines of the core --- */
 
 static void refuse(struct driver *d, const struct message *m, const struct err *err)
@@ -79,11 +134,12 @@ static void cancel(struct driver *d, long id)
 	out_log(&d->out, 'I', id, text);
 }
 
-/* What waits is not started any more: nobody would learn what became of it. */
+/* What still waits is not started any more: nobody would learn what became of it. */
 static void finalize(struct driver *d)
 {
 	struct message m;
 
+	start_waiting(d);
 	d->finalize = true;
 	while (queue_count(&d->queue)) {
 		(void)queue_take(&d->queue, 0, &m);
@@ -189,61 +245,6 @@ static void read_core(struct driver *d)
 	take_lines(d);
 }
 
-/* --- actions --- */
-
-static bool host_is_busy(const struct driver *d, const char *host)
-{
-	for (size_t i = 0; i < d->run_count; i++)
-		if (str_eq(run_host(d->runs[i]), host))
-			return true;
-	return false;
-}
-
-/* The first in the queue whose host has nothing to do, or SIZE_MAX. */
-static size_t next_waiting(const struct driver *d)
-{
-	size_t count = queue_count(&d->queue);
-
-	if (d->o->parallel)
-		return count ? 0 : SIZE_MAX;
-	for (size_t i = 0; i < count; i++)
-		if (!host_is_busy(d, queue_at(&d->queue, i)->host))
-			return i;
-	return SIZE_MAX;
-}
-
-static void start_waiting(struct driver *d)
-{
-	while (d->run_count < d->o->threads) {
-		size_t i = next_waiting(d);
-		struct message m;
-
-		if (i == SIZE_MAX)
-			return;
-		if (queue_take(&d->queue, i, &m) < 0) {
-			out_result(&d->out, m.word, false, m.id,
-				   "The driver could not read its queue back from disk");
-			message_done(&m);
-			continue;
-		}
-		d->runs[d->run_count++] = run_new(&m, d->o, &d->graveyard);
-		message_done(&m);
-	}
-}
-
-static void move_runs(struct driver *d, uint64_t now, uint64_t *next)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < d->run_count; i++) {
-		if (run_turn(d->runs[i], &d->out, now, next))
-			run_free(d->runs[i]);
-		else
-			d->runs[kept++] = d->runs[i];
-	}
-	d->run_count = kept;
-}
-
 /* --- waiting --- */
 
 static size_t fill_fds(struct driver *d)
@@ -312,7 +313,7 @@ int driver_run(const struct driver_options *o, int in, int out)
 	queue_done(&d.queue);
 	free(d.runs);
 	free(d.fds);
-	free(d.graveyard.procs);
+	graveyard_done(&d.graveyard);
 	strbuf_done(&d.line);
 	strbuf_done(&d.out.lines);
 	return d.ended ? DRIVER_END : DRIVER_OK;

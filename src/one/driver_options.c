@@ -139,10 +139,10 @@ static int list_add(struct list *list, const char *text, struct err *err)
 		if (name) {
 			item->name = xstrndup(at, name);
 			item->script = name < len ? xstrndup(at + name + 1, len - name - 1) : NULL;
+			list->count++;
 			if (item->script && (!*item->script || strchr(item->script, '/')))
 				return err_set(err, EINVAL, "'%.*s' is not ACTION=SCRIPT", (int)len,
 					       at);
-			list->count++;
 		}
 		at += len + strspn(at + len, ", ");
 	}

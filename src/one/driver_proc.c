@@ -171,6 +171,22 @@ static void feed(struct proc *p, bool keep_input)
 		proc_close_input(p);
 }
 
+/*
+ * Keep the beginning and the end. The end starts with a whole line, unless lines are so long that
+ * the marks of the end could be lost by that.
+ */
+static void shorten(struct strbuf *sb)
+{
+	size_t head = CAPTURE_MAX - 2 * TAIL, tail = sb->len - TAIL;
+	const char *line = memchr(sb->data + tail, '\n', TAIL / 2);
+
+	if (line)
+		tail = (size_t)(line + 1 - sb->data);
+	sb->data[head - 1] = '\n';
+	memmove(sb->data + head, sb->data + tail, sb->len - tail + 1);
+	sb->len = head + sb->len - tail;
+}
+
 /* One read; what is over the bound goes from the middle. False when there is nothing now. */
 static bool take(int *fd, struct strbuf *sb, bool *cut)
 {
@@ -190,10 +206,7 @@ static bool take(int *fd, struct strbuf *sb, bool *cut)
 	if (n > 0)
 		strbuf_add(sb, buf, (size_t)n);
 	if (sb->len > CAPTURE_MAX) {
-		size_t head = CAPTURE_MAX - 2 * TAIL, tail = sb->len - TAIL;
-
-		memmove(sb->data + head, sb->data + tail, TAIL + 1);
-		sb->len = head + TAIL;
+		shorten(sb);
 		*cut = true;
 	}
 	return true;
@@ -282,4 +295,14 @@ uint64_t graveyard_turn(struct graveyard *g, uint64_t now_ms)
 	}
 	g->count = kept;
 	return next;
+}
+
+void graveyard_done(struct graveyard *g)
+{
+	for (size_t i = 0; i < g->count; i++) {
+		let_go(&g->procs[i]);
+		(void)close(g->procs[i].pidfd);
+	}
+	free(g->procs);
+	*g = (struct graveyard){.count = 0};
 }

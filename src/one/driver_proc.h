@@ -52,3 +52,5 @@ struct graveyard {
 void bury(struct graveyard *g, struct proc *p, int signal, uint64_t patience_ms);
 /* Reap and kill what is due; returns when to look again, UINT64_MAX for no time. */
 uint64_t graveyard_turn(struct graveyard *g, uint64_t now_ms);
+/* Forget all; what runs is left alone. */
+void graveyard_done(struct graveyard *g);

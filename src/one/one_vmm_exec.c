@@ -57,7 +57,7 @@ static void open_log(const struct driver_options *o)
 
 int main(int argc, char *argv[])
 {
-	AUTO_OPTIONS struct driver_options o;
+	AUTO_OPTIONS struct driver_options o = {.dir = NULL};
 	struct err err = {0};
 	int r;
 

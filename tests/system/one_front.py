@@ -123,11 +123,16 @@ class Front:
     def there(self, text):
         return text.replace(str(self.var), VAR).replace(str(self.remote), REMOTE)
 
-    def line(self, version, name):
-        """A recorded line for this front-end, and the XML in it."""
+    def line(self, version, name, vm=None, **values):
+        """A recorded line for this front-end, and the XML in it; vm: another id; values: elements."""
         text = (GOLDEN / version / f"{name}.line").read_text()
-        head, payload = re.fullmatch(r"(\w+ +\d+ )(\S+)\n", text).groups()
+        word, gap, number, payload = re.fullmatch(r"(\w+)( +)(\d+) (\S+)\n", text).groups()
         message = self.here(base64.b64decode(payload).decode())
+        for key, value in values.items():
+            message, found = re.subn(f"<{key}>.*?</{key}>", lambda _: f"<{key}>{value}</{key}>",
+                                     message, count=1, flags=re.S)
+            assert found, key
+        head = f"{word}{gap}{number if vm is None else vm} "
         return head + base64.b64encode(message.encode()).decode() + "\n", message
 
     def take_calls(self, message):
@@ -141,6 +146,18 @@ class Front:
             return f"  stdin: {kind_of(found.group(1).rstrip(), message)}\n"
 
         return self.there(re.sub(r"@@STDIN\n(.*?)\n@@END\n", kind, text, flags=re.S))
+
+    def replace(self, name, text, host=True, local=True):
+        """Another script in the place of the recorder, under both places of "vmm/kvm/NAME"."""
+        for place in [self.remote] * host + [self.var / "remotes"] * local:
+            (place / name).unlink(missing_ok=True)
+            path = place / name
+            path.write_text("#!/bin/sh\n" + text)
+            path.chmod(0o755)
+
+    def called(self):
+        """Names of the scripts called so far."""
+        return re.findall(r"^CALL .*/([^/\n]+)$", (self.root / "calls").read_text(), re.M)
 
     def driver(self, arguments, program="one_vmm_exec", **options):
         return Driver(self, arguments, program, **options)
