@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the system tests; the harness itself is drover.py."""
 
+import fcntl
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +13,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 import drover  # noqa: E402
 
+ZFS_SOCKET = pathlib.Path("/var/run/zfs/zfs_socket")
 MARKERS = {
     "root": "needs root (taps, other users, namespaces)",
     "user": "must not run as root",
@@ -86,3 +90,47 @@ def suite(cold):
 def long_root(tmp_path, guest_images):
     """As cold, with socket paths far longer than the kernel's limit of 107 bytes."""
     yield from lifetime(tmp_path / ("long-" * 20) / ("path-" * 20))
+
+
+@pytest.fixture
+def zfs_alone():
+    """There is one zfs-fuse per host, so one test at a time."""
+    with open("/run/lock/drover-test-zfs", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
+def zfs_pool(tmp_path, zfs_alone):
+    """The name of a pool of zfs-fuse, which is started for it where it does not run."""
+    if not shutil.which("zfs-fuse") or not os.path.exists("/dev/fuse"):
+        pytest.skip("needs zfs-fuse and /dev/fuse")
+    daemon = None
+    if subprocess.run(["zpool", "list"], capture_output=True, check=False).returncode:
+        ZFS_SOCKET.parent.mkdir(mode=0o700, exist_ok=True)
+        ZFS_SOCKET.unlink(missing_ok=True)
+        watch = drover.Inotify(ZFS_SOCKET.parent)
+        daemon = subprocess.Popen(
+            ["zfs-fuse", "--no-daemon", "--no-kstat-mount", "-p", str(tmp_path / "zfs.pid")],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = drover.Deadline(10)
+        while subprocess.run(["zpool", "list"], capture_output=True, check=False).returncode:
+            if daemon.poll() is not None or deadline.over():
+                daemon.kill()
+                pytest.skip("zfs-fuse does not run here")
+            drover.wait_readable(watch.fd, drover.Deadline(0.1))
+        watch.close()
+    name = f"drover{os.getpid()}"
+    vdev = tmp_path / "vdev"
+    vdev.touch()
+    os.truncate(vdev, 128 << 20)
+    made = subprocess.run(["zpool", "create", "-m", str(tmp_path / "zfs"), name, str(vdev)],
+                          capture_output=True, text=True, timeout=30, check=False)
+    if made.returncode == 0:
+        yield name
+        subprocess.run(["zpool", "destroy", "-f", name], check=False, capture_output=True)
+    if daemon:
+        daemon.terminate()
+        daemon.wait(20)
+    if made.returncode:
+        pytest.skip(f"zpool create: {made.stderr.strip()}")

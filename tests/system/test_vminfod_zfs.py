@@ -3,8 +3,6 @@
 
 import json
 import os
-import pathlib
-import shutil
 import signal
 import subprocess
 
@@ -12,7 +10,6 @@ import drover
 import pytest
 
 UUID = "698fed0c-b754-4073-e230-9f37c6b4d79f"
-SOCKET = pathlib.Path("/var/run/zfs/zfs_socket")
 GIB = 1 << 30
 
 
@@ -20,42 +17,6 @@ def run(*argv):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout
-
-
-@pytest.fixture
-def pool(tmp_path):
-    """The name of a pool of zfs-fuse, which is started for it where it does not run."""
-    if not shutil.which("zfs-fuse") or not os.path.exists("/dev/fuse"):
-        pytest.skip("needs zfs-fuse and /dev/fuse")
-    daemon = None
-    if subprocess.run(["zpool", "list"], capture_output=True, check=False).returncode:
-        SOCKET.parent.mkdir(mode=0o700, exist_ok=True)
-        SOCKET.unlink(missing_ok=True)
-        watch = drover.Inotify(SOCKET.parent)
-        daemon = subprocess.Popen(
-            ["zfs-fuse", "--no-daemon", "--no-kstat-mount", "-p", str(tmp_path / "zfs.pid")],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = drover.Deadline(10)
-        while subprocess.run(["zpool", "list"], capture_output=True, check=False).returncode:
-            if daemon.poll() is not None or deadline.over():
-                daemon.kill()
-                pytest.skip("zfs-fuse does not run here")
-            drover.wait_readable(watch.fd, drover.Deadline(0.1))
-        watch.close()
-    name = f"drover{os.getpid()}"
-    vdev = tmp_path / "vdev"
-    vdev.touch()
-    os.truncate(vdev, 128 << 20)
-    made = subprocess.run(["zpool", "create", "-m", str(tmp_path / "zfs"), name, str(vdev)],
-                          capture_output=True, text=True, timeout=30, check=False)
-    if made.returncode == 0:
-        yield name
-        subprocess.run(["zpool", "destroy", "-f", name], check=False, capture_output=True)
-    if daemon:
-        daemon.terminate()
-        daemon.wait(20)
-    if made.returncode:
-        pytest.skip(f"zpool create: {made.stderr.strip()}")
 
 
 def ask(suite):
@@ -71,14 +32,14 @@ def next_change(events, path):
 
 
 @pytest.mark.root
-def test_dataset(cold, pool):
+def test_dataset(cold, zfs_pool):
     """RFD 39's quota: by vmadm and by zfs, each one event; compression and snapshots as well."""
-    dataset = f"{pool}/{UUID}"
+    dataset = f"{zfs_pool}/{UUID}"
     # Never mounted: zfs-fuse finds a mounted one busy.
     run("zfs", "create", "-o", "canmount=noauto", "-o", "quota=10G", dataset)
     cold.start()
     cold.vmadm("create", stdin={"uuid": UUID, "alias": "bar", "ram": 128, "autoboot": False,
-                                "zpool": pool, "quota": 10})
+                                "zpool": zfs_pool, "quota": 10})
     with cold.events() as events:
         ask(cold)
         vm = events.wait_vm("bar", lambda vm: "zfs_root_compression" in vm)
