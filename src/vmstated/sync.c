@@ -9,14 +9,17 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "daemon/daemon.h"
 #include "vmstated/parts.h"
 
 #define SYNC_MAX 64 /* paths of one child; more than that waiting is one sync of everything */
 #define SYNC_MS  60000u
+#define WAIT_MS  20u /* for more to come, and for what is more urgent than to fork */
 
 struct sync_queue {
 	struct supervisor *sup;
 	struct child *child;
+	sd_event_source *timer;
 	char *paths[SYNC_MAX];
 	size_t count;
 	bool all;
@@ -62,6 +65,12 @@ static void add(struct sync_queue *q, char *path)
 	}
 }
 
+static int on_wait(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	next_batch(userdata);
+	return 0;
+}
+
 void sync_later(struct supervisor *sup, const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -73,12 +82,13 @@ void sync_later(struct supervisor *sup, const char *path)
 	add(sup->sync, xstrdup(path));
 	if (slash)
 		add(sup->sync, xstrndup(path, (size_t)(slash - path)));
-	next_batch(sup->sync);
+	if (!sup->sync->child)
+		(void)timer_set(sup->event, &sup->sync->timer, WAIT_MS, on_wait, sup->sync);
 }
 
 bool sync_busy(const struct supervisor *sup)
 {
-	return sup->sync && sup->sync->child;
+	return sup->sync && (sup->sync->child || sup->sync->count > 0 || sup->sync->all);
 }
 
 void sync_free(struct supervisor *sup)
@@ -87,8 +97,11 @@ void sync_free(struct supervisor *sup)
 
 	if (!q)
 		return;
+	if (!q->child)
+		next_batch(q); /* it goes on without us */
 	if (q->child)
 		child_forget(q->child);
+	sd_event_source_disable_unref(q->timer);
 	while (q->count > 0)
 		free(q->paths[--q->count]);
 	free(q);
