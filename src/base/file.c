@@ -139,6 +139,8 @@ int dir_make(const char *path, mode_t mode, struct err *err)
 	AUTO_FREE char *copy = xstrdup(path);
 	struct stat st;
 
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) /* nearly always */
+		return 0;
 	for (char *p = copy + 1; *p; p++) {
 		if (*p != '/')
 			continue;

@@ -96,8 +96,8 @@ static void resume(struct guest *g, const json_t *j, bool was_up)
 		guest_ended(g, &gone); /* its walk waits for hooks */
 	if (waits)
 		hooks_resume(g);
-	else if (g->pid > 0 ? g->state == SUP_RUNNING || g->state == SUP_RESTARTED
-			    : !was_up && !g->settled)
+	else if (!g->settled &&
+		 (g->pid > 0 ? g->state == SUP_RUNNING || g->state == SUP_RESTARTED : !was_up))
 		(void)guest_dispatch(g, EV_HOOK_DONE, NULL);
 	if (g->pid > 0)
 		stop_resume(g);

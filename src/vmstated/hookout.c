@@ -185,8 +185,15 @@ void hookout_rest(struct guest *g)
 		(void)sd_event_source_set_enabled(o->streams[i].source,
 						  open ? SD_EVENT_ON : SD_EVENT_OFF);
 	}
-	if (!held)
-		hookout_free(g);
+	if (held)
+		return;
+	hookout_free(g);
+	for (size_t i = 0; i < ARRAY_SIZE(kinds);
+	     i++) { /* nothing for who comes after us to look at */
+		AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, kinds[i].file);
+
+		(void)unlink(path);
+	}
 }
 
 void hookout_resume(struct guest *g)
