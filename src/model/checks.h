@@ -46,6 +46,7 @@ void rule_nics(const struct vm *vm, struct problems *p);
 void rule_consoles(const struct vm *vm, struct problems *p);
 void rule_routes(const struct vm *vm, struct problems *p);
 void rule_kernel(const struct vm *vm, struct problems *p);
+void rule_bootrom(const struct vm *vm, struct problems *p);
 void rule_after(const struct vm *vm, struct problems *p);
 void rule_uuid(const struct vm *vm, struct problems *p);
 

@@ -281,7 +281,7 @@ static const struct prop rows[] = {
 	{ STR("machine", machine), .set = CU_RESTART, .show = SHOW_SET, .column = "MACHINE",
 	  .width = 12, .max = 64, .check = check_word, .source = "design, section 6",
 	  .doc = "Machine version, pinned at the first start." },
-	{ STR("bootrom", bootrom), .set = CU_RESTART, .show = SHOW_SET,
+	{ STR("bootrom", bootrom), .set = CU_RESTART, .show = SHOW_SET, .rule = rule_bootrom,
 	  .source = "vmstated(8), bootrom", .doc = "Firmware image; SeaBIOS when not set." },
 	{ STR("kernel", kernel), .set = CU_RESTART, .show = SHOW_SET, .check = check_path,
 	  .rule = rule_kernel, .source = "design, section 4", .doc = "Linux kernel to boot directly." },

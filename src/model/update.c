@@ -495,11 +495,35 @@ static void apply_all(struct update *u)
 	}
 }
 
+static const struct disk *disk_at(const struct vm *vm, const char *path)
+{
+	for (size_t i = 0; i < vm->ndisks; i++) {
+		if (str_eq(vm->disks[i]->path, path))
+			return vm->disks[i];
+	}
+	return NULL;
+}
+
+/* A path that followed from name, format and media is said from where they would lead elsewhere. */
+static void keep_paths(const struct vm *old, struct vm *vm)
+{
+	size_t bit = row_index(&disk_props, prop_find(&disk_props, disk_props.key, false));
+
+	for (size_t i = 0; i < vm->ndisks; i++) {
+		struct disk *d = vm->disks[i];
+		const struct disk *was = d->path ? disk_at(old, d->path) : NULL;
+
+		if (was && (was->media != d->media || was->format != d->format))
+			given_set(&d->given, bit, true);
+	}
+}
+
 struct vm *vm_update(const struct vm *vm, const json_t *payload, const char *state,
 		     struct vm_changes *ret_changes, struct problems *p)
 {
 	struct update u = {.old = vm, .payload = payload, .p = p, .state = state ? state : "?"};
 	size_t errors = p->errors;
+	char *dir;
 
 	*ret_changes = (struct vm_changes){0};
 	if (!json_is_object(payload)) {
@@ -511,10 +535,13 @@ struct vm *vm_update(const struct vm *vm, const json_t *payload, const char *sta
 	apply_all(&u);
 	move_limits(&u);
 	forget_derived(u.vm);
+	dir = steal_ptr(u.vm->dir); /* in a payload no path begins there, whoever judges it */
 	vm_finish(u.vm, NULL);
+	keep_paths(vm, u.vm);
 	json_decref(u.object);
 	if (p->errors == errors)
 		vm_validate(u.vm, p);
+	u.vm->dir = dir;
 	if (p->errors != errors) {
 		vm_free(u.vm);
 		return NULL;

@@ -192,6 +192,13 @@ static void disk_source(const struct disk *d, size_t i, struct problems *p)
 {
 	bool made = d->image || d->size_mib || DISK_GIVEN(d, size_mib) || d->nocreate;
 
+	if (d->image && *d->image != '/' && strchr(d->image, '/')) {
+		AUTO_WHERE w = DISK_WHERE(i, image);
+
+		problem_value(p, w.where, w.key, d->image,
+			      "is a relative path (want an absolute one, or the name of an image)");
+	}
+
 	if (DISK_GIVEN(d, image_uuid) || d->image_uuid) {
 		disk_image(d, i, p);
 		return;
@@ -423,6 +430,16 @@ void rule_kernel(const struct vm *vm, struct problems *p)
 	if (!vm->kernel && !VM_GIVEN(vm, kernel) && (vm->initrd || vm->cmdline))
 		problems_add(p, PROBLEM_MISSING, "kernel", "kernel",
 			     "is required with initrd or cmdline");
+}
+
+/* A bare name is one of the firmware's own; a path is whole, or whole by now. */
+void rule_bootrom(const struct vm *vm, struct problems *p)
+{
+	const char *path = vm->bootrom;
+
+	if (path && *path != '/' && strchr(path, '/'))
+		problem_value(p, "bootrom", "bootrom", path,
+			      "is a relative path (want an absolute one)");
 }
 
 void rule_after(const struct vm *vm, struct problems *p)
