@@ -47,6 +47,10 @@ int cmd_info(struct cli *cli);
 int cmd_console(struct cli *cli);
 int cmd_events(struct cli *cli);
 int cmd_completion(struct cli *cli);
+/* vmadm_save.c */
+extern const struct cli_option restore_options[];
+int cmd_save(struct cli *cli);
+int cmd_restore(struct cli *cli);
 /* vmadm_snapshot.c */
 extern const struct cli_option snapshot_options[];
 int cmd_create_snapshot(struct cli *cli);

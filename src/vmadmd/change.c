@@ -307,6 +307,8 @@ static int change_cancel(void *ctx, int r, const struct err *why, struct err *er
 {
 	struct change *c = ctx;
 
+	if (c->kind->cancel && c->stored && !c->failed)
+		return c->kind->cancel(c, r, why, err);
 	if (c->begun || c->stored || c->failed)
 		return err_set(err, EBUSY,
 			       "VM %s: the change is being written, it is too late to "

@@ -17,6 +17,7 @@
 #include "vmadmd/guest.h"
 #include "vmadmd/live.h"
 #include "vmadmd/metaport.h"
+#include "vmadmd/snapshot.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 

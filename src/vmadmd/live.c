@@ -4,6 +4,7 @@
  * the steps every one of them has, and their taking up after a sudden end. See live.h.
  */
 #include "vmadmd/live.h"
+#include "vmadmd/snapshot.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -23,6 +24,7 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/save.h"
 
 #define JOURNAL_VERSION 1
 #define REPAIR_AGAIN_MS 3000u
@@ -49,6 +51,7 @@ void live_free(struct live *l)
 		return;
 	live_job_free(l->job);
 	live_calls_forget(l);
+	saving_free(l->saving);
 	free_disks(l);
 	if (l->own_entry)
 		json_decref(l->entry);
@@ -121,11 +124,14 @@ int live_step_mark(struct change *c, struct err *err)
 	return change_work(c, mark_files, marked, err);
 }
 
+/* What came to its good end stays as the last one: its job's outcome, should we end right here. */
 static int unmark_files(struct change *c, struct err *err)
 {
 	AUTO_FREE char *path = journal_path(c->d, c->uuid);
+	AUTO_FREE char *last = path_of_data(c->d->paths, c->uuid, LIVE_LAST);
+	int r = c->live->undone ? unlink(path) : rename(path, last);
 
-	if (unlink(path) < 0 && errno != ENOENT)
+	if (r < 0 && errno != ENOENT)
 		return err_sys(err, errno, "cannot remove '%s'", path);
 	return parent_sync(c->d, path, err);
 }
@@ -324,8 +330,10 @@ int live_step_nodes(struct change *c, struct err *err)
 /* --- taken up again --- */
 
 static const struct change_kind *const kinds[] = {&change_snapundo, &change_rollback,
-						  &change_snapdelete};
-static const char *const operations[] = {"snapshot", "rollback", "delete-snapshot"};
+						  &change_snapdelete, &change_save_undo,
+						  &change_restore_undo};
+static const char *const operations[] = {"snapshot", "rollback", "delete-snapshot", "save",
+					 "restore"};
 
 static void repair(struct vmadmd *d, const char *uuid)
 {
@@ -396,9 +404,11 @@ bool live_repairs(struct vmadmd *d, const char *uuid, const char *job)
 
 bool live_done(struct vmadmd *d, const char *uuid, const char *job)
 {
-	AUTO_JSON json_t *index = snap_index(d, uuid, NULL);
+	AUTO_FREE char *path = path_of_data(d->paths, uuid, LIVE_LAST);
+	AUTO_JSON json_t *last = NULL;
 
-	return index && str_eq(json_get_str(index, "last_job", NULL), job);
+	return state_read(path, JOURNAL_VERSION, &last, NULL) == 0 &&
+	       str_eq(json_get_str(last, "job", NULL), job);
 }
 
 void live_start(struct vmadmd *d)

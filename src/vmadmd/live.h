@@ -17,11 +17,11 @@
 
 struct live_call;
 struct qjob;
+struct saving;
 
 #define SNAP_NAME_MAX 64
-#define SNAP_TAG      "vmsnap-" /* before a snapshot's name in an image; other tags are not ours */
-#define SNAP_MAX      256       /* of one VM */
 #define LIVE_JOURNAL  "operation"
+#define LIVE_LAST     "operation.last" /* the journal of the last one that ended well */
 #define LIVE_ASK_MS   20000u  /* for an answer of QEMU: another long command may be before it */
 #define LIVE_JOB_MS   600000u /* for a job that blocks QEMU's monitors */
 
@@ -50,8 +50,10 @@ struct live {
 	char qemu_job[64]; /* id of our job in QEMU */
 	struct qjob *job;
 	struct live_call *calls;
-	bool done;       /* what was cut short had come to its end */
-	bool left_alone; /* a rollback of what somebody has started since */
+	struct saving *saving; /* save.h; NULL: another operation */
+	bool undone;           /* cut short, and taken back */
+	bool done;             /* what was cut short had come to its end */
+	bool left_alone;       /* a rollback of what somebody has started since */
 };
 
 struct live *live_new(void);
@@ -112,37 +114,3 @@ int live_vm_start_held(struct change *c, const char *hold);
 int live_tool(const char *const *argv, struct err *err);
 /* In a worker: copy a small file, durably. */
 int live_copy(const char *from, const char *to, struct err *err);
-
-/* --- snapshot_index.c --- */
-int snap_name_check(const char *name, struct err *err);
-json_t *snap_index(struct vmadmd *d, const char *uuid, struct err *err); /* NULL: broken */
-int snap_index_write(struct vmadmd *d, const char *uuid, const json_t *index, struct err *err);
-json_t *snap_find(const json_t *index, const char *name); /* borrowed, or NULL */
-void snap_add(json_t *index, json_t *entry);              /* entry is taken */
-void snap_remove(json_t *index, const char *name);
-/* Newest first: for the VM object, or (whole) with what only the list tells. */
-json_t *snap_told(const json_t *index, bool whole);
-char *snap_vars_path(const char *vars, const char *name);
-/* What memory depends on: the machine as it was started. NULL with err. */
-json_t *snap_machine(struct vmadmd *d, const char *uuid, struct err *err);
-int snap_same_machine(const json_t *was, const json_t *is, struct err *err);
-void snapshots_facts(const struct guest *g, json_t *facts); /* into the facts of ours */
-void snapshots_read(struct vmadmd *d, const char *uuid);
-
-/* --- snapshot.c and its parts --- */
-void handle_snapshots(struct http_request *req, void *ctx);
-void handle_snapshot_create(struct http_request *req, void *ctx);
-void handle_snapshot_rollback(struct http_request *req, void *ctx);
-void handle_snapshot_delete(struct http_request *req, void *ctx);
-extern const struct change_kind change_snapshot, change_snapundo, change_rollback,
-	change_snapdelete;
-/* Steps and parts they share. */
-int snap_step_entry(struct change *c, struct err *err); /* index and entry of l->name */
-int snap_step_busy(struct change *c, struct err *err);  /* where QEMU will be silent */
-int snap_step_calm(struct change *c, struct err *err);  /* no longer */
-int snap_step_answer(struct change *c, struct err *err);
-json_t *snap_nodes(const struct live *l, const json_t *paths);
-char *snap_tag(const struct live *l);
-int snap_image(const char *deed, const char *tag, const char *path, struct err *err);
-json_t *snap_journal(struct change *c, const char *op);
-int snap_record(struct change *c, struct err *err); /* write the index */

@@ -18,6 +18,8 @@
 #include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
+#include "vmadmd/save.h"
+#include "vmadmd/snapshot.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 
@@ -46,6 +48,10 @@ const struct http_route vmadmd_routes[] = {
 	  "Back to a snapshot. A job." },
 	{ "DELETE", "/vm/:id/snapshots/:name", handle_snapshot_delete, false,
 	  "Delete a snapshot; others stay. A job." },
+	{ "POST",   "/vm/:id/save", handle_save, false,
+	  "Memory and devices into a file, and stop: {file}. A job." },
+	{ "POST",   "/vm/:id/restore", handle_restore, false,
+	  "Start with the memory of a file: {file, force}. A job." },
 	{ "POST",   "/vms",	    handle_create, false, "Make a VM of a create payload." },
 	{ "PUT",    "/vm/:id",	    handle_update, false, "Change a VM by an update payload." },
 	{ "DELETE", "/vm/:id",	    handle_delete, false, "Stop a VM by force and remove it." },

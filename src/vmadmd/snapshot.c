@@ -18,6 +18,7 @@
 #include "store/catalog.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
+#include "vmadmd/snapshot.h"
 
 /* --- parts shared with snapshot_back.c --- */
 
@@ -97,8 +98,6 @@ int snap_record(struct change *c, struct err *err)
 	char now[ISO_TIME_LEN];
 
 	json_put_str(c->live->index, "changed", clock_iso(clock_wall_ms(), now, sizeof(now)));
-	if (c->job)
-		json_put_str(c->live->index, "last_job", job_id(c->job));
 	return change_work(c, write_index, index_written, err);
 }
 

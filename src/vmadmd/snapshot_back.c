@@ -15,6 +15,7 @@
 #include "qemu/image.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
+#include "vmadmd/snapshot.h"
 
 /* The steps that may be left out return this instead of a branch around them. */
 #define STEP_SKIP 0
@@ -166,7 +167,7 @@ static int look_who_runs(struct change *c, struct err *err)
 	log_error("vm=%s a rollback to '%s' was cut short, and the VM was started meanwhile: roll "
 		  "back again",
 		  c->uuid, l->name);
-	l->left_alone = true;
+	l->left_alone = l->undone = true;
 	return 0;
 }
 
@@ -444,6 +445,7 @@ static int was_done(struct change *c, struct err *err)
 	struct live *l = c->live;
 
 	l->done = l->entry != NULL;
+	l->undone = !l->done;
 	if (!l->done) {
 		l->entry = json_incref(json_object_get(l->journal, "entry"));
 		l->own_entry = true;

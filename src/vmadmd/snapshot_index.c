@@ -18,6 +18,7 @@
 #include "store/started.h"
 #include "store/write.h"
 #include "vmadmd/live.h"
+#include "vmadmd/snapshot.h"
 
 #define INDEX_VERSION 1
 #define MIB           (1024.0 * 1024.0)
@@ -202,6 +203,22 @@ static void put_devices(json_t *machine, const struct vm *vm)
 	}
 }
 
+json_t *snap_machine_of(const struct vm *vm)
+{
+	json_t *machine = json_object();
+
+	json_put_int(machine, "ram", vm->ram_mib);
+	json_put_int(machine, "vcpus", vm->vcpus);
+	json_put_int(machine, "sockets", vm->sockets);
+	json_put_int(machine, "cores", vm->cores);
+	json_put_int(machine, "threads", vm->threads);
+	json_put_str(machine, "cpu_type", vm->cpu_type);
+	json_put_int(machine, "vga", vm->vga);
+	json_put_str(machine, "bootrom", vm->bootrom);
+	put_devices(machine, vm);
+	return machine;
+}
+
 json_t *snap_machine(struct vmadmd *d, const char *uuid, struct err *err)
 {
 	AUTO_JSON json_t *started = NULL;
@@ -212,17 +229,8 @@ json_t *snap_machine(struct vmadmd *d, const char *uuid, struct err *err)
 	if (started_read(d->paths, uuid, &vm, &started, err) < 0)
 		return NULL;
 	type = machine_type(started);
-	machine = json_object();
+	machine = snap_machine_of(vm);
 	(void)json_object_set_new(machine, "machine", json_stringn(type, strcspn(type, ",")));
-	json_put_int(machine, "ram", vm->ram_mib);
-	json_put_int(machine, "vcpus", vm->vcpus);
-	json_put_int(machine, "sockets", vm->sockets);
-	json_put_int(machine, "cores", vm->cores);
-	json_put_int(machine, "threads", vm->threads);
-	json_put_str(machine, "cpu_type", vm->cpu_type);
-	json_put_int(machine, "vga", vm->vga);
-	json_put_str(machine, "bootrom", vm->bootrom);
-	put_devices(machine, vm);
 	return machine;
 }
 
