@@ -7,10 +7,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
 #include <malloc.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -55,6 +58,25 @@ static void open_log(const struct driver_options *o)
 	log_setup(o->program, LOG_TEXT, o->debug ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN);
 }
 
+/*
+ * The start-up of libraries that libxml2 brings along touches megabytes that nobody needs again
+ * (ICU and the C++ library, for encodings the core does not use). What is read-only comes back
+ * from the file when it is.
+ */
+static int forget_pages(struct dl_phdr_info *info, size_t size, void *ctx)
+{
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+		uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE) - 1;
+		uintptr_t from = (info->dlpi_addr + p->p_vaddr) & ~page;
+		uintptr_t to = info->dlpi_addr + p->p_vaddr + p->p_memsz;
+
+		if (p->p_type == PT_LOAD && !(p->p_flags & PF_W) && strstr(info->dlpi_name, "/lib"))
+			(void)madvise((void *)from, to - from, MADV_DONTNEED);
+	}
+	return 0;
+}
+
 int main(int argc, char *argv[])
 {
 	AUTO_OPTIONS struct driver_options o = {.dir = NULL};
@@ -78,6 +100,7 @@ int main(int argc, char *argv[])
 		log_warn("cannot change to %s: %s", o.var, strerror(errno));
 	if (o.nice != INT_MIN && setpriority(PRIO_PROCESS, 0, o.nice) < 0)
 		log_warn("cannot set the priority to %d: %s", o.nice, strerror(errno));
+	(void)dl_iterate_phdr(forget_pages, NULL);
 	(void)mallopt(M_TRIM_THRESHOLD, 64 << 10); /* bursts do not stay in memory */
 	return driver_run(&o, STDIN_FILENO, STDOUT_FILENO);
 }

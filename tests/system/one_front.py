@@ -170,13 +170,15 @@ class Driver:
     """The driver as the core starts it: all arguments in one word, three pipes, none for errors."""
 
     def __init__(self, front, arguments, program="one_vmm_exec", **env):
-        self.binary = drover.build_dir() / "src/one" / program
         self.process = subprocess.Popen(
-            [self.binary, arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+            self.command(arguments, program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
             env={**front.env, **env}, cwd=front.var, preexec_fn=lambda: os.close(2))
         self.rest = b""
         self.send("INIT\n")
         assert self.read_line() == "INIT SUCCESS"
+
+    def command(self, arguments, program):
+        return [drover.build_dir() / "src/one" / program, arguments]
 
     def send(self, text):
         self.process.stdin.write(text if isinstance(text, bytes) else text.encode())
