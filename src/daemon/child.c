@@ -49,6 +49,8 @@ enum step {
 	STEP_FDS,
 	STEP_SESSION,
 	STEP_CWD,
+	STEP_CGROUP,
+	STEP_CPUS,
 	STEP_UID,
 	STEP_PRIVS,
 	STEP_LOCK,
@@ -128,6 +130,13 @@ static void reset_signals(void)
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+static int join(const char *procs)
+{
+	int fd = open(procs, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+
+	return fd >= 0 && write(fd, "0", 1) == 1 ? close(fd) : -1;
+}
+
 static void __attribute__((noreturn)) child_side(const struct child_spec *spec, int fd)
 {
 	fd = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
@@ -139,6 +148,10 @@ static void __attribute__((noreturn)) child_side(const struct child_spec *spec, 
 		fail(fd, STEP_FDS);
 	if (spec->cwd && chdir(spec->cwd) < 0)
 		fail(fd, STEP_CWD);
+	if (spec->cgroup_procs && join(spec->cgroup_procs) < 0)
+		fail(fd, STEP_CGROUP);
+	if (spec->cpus && sched_setaffinity(0, sizeof(*spec->cpus), spec->cpus) < 0)
+		fail(fd, STEP_CPUS);
 	if (spec->drop &&
 	    (setgroups(0, NULL) < 0 || setresgid(spec->gid, spec->gid, spec->gid) < 0 ||
 	     setresuid(spec->uid, spec->uid, spec->uid) < 0))
@@ -172,6 +185,11 @@ static int failure_to_err(const struct child_spec *spec, const struct child_fail
 	case STEP_CWD:
 		return err_sys(err, f->code, "%s: cannot change to directory '%s'", spec->argv[0],
 			       spec->cwd);
+	case STEP_CGROUP:
+		return err_sys(err, f->code, "%s: cannot join the control group of '%s'",
+			       spec->argv[0], spec->cgroup_procs);
+	case STEP_CPUS:
+		return err_sys(err, f->code, "%s: cannot run on the CPUs asked for", spec->argv[0]);
 	case STEP_UID:
 		return err_sys(err, f->code, "%s: cannot become uid %u gid %u", spec->argv[0],
 			       (unsigned)spec->uid, (unsigned)spec->gid);

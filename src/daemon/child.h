@@ -2,6 +2,7 @@
 /* Child processes by pidfd, and watching processes that are not our children. */
 #pragma once
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,9 +26,11 @@ struct child_spec {
 	bool drop; /* set uid, gid and clear groups */
 	uid_t uid;
 	gid_t gid;
-	uint64_t timeout_ms; /* 0: none; then the group (or process) is killed with SIGKILL */
-	int record;          /* of child_record_new, borrowed; 0: none */
-	int lock;            /* one of keep: held by the program with a process lock; 0: none */
+	const char *cgroup_procs; /* join the control group of this file; NULL: stay in ours */
+	const cpu_set_t *cpus;    /* run on these; NULL: where we may */
+	uint64_t timeout_ms;      /* 0: none; then the group (or process) is killed with SIGKILL */
+	int record;               /* of child_record_new, borrowed; 0: none */
+	int lock; /* one of keep: held by the program with a process lock; 0: none */
 };
 
 /* How it ended, as waitid tells: code CLD_EXITED, CLD_KILLED or CLD_DUMPED. */

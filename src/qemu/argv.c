@@ -121,10 +121,11 @@ static int machine(struct build *b)
 		return err_set(b->err, ENOTSUP,
 			       "machine: '%s' is not served (want q35 or pc-q35-VERSION)", name);
 	argv_add(b->out, "-machine");
-	argv_add(b->out, "%s,usb=off,dump-guest-core=%s%s%s%s%s", name, b->dump_core ? "on" : "off",
-		 b->vm->acpi || b->vm->bootrom ? "" : ",acpi=off",
+	argv_add(b->out, "%s,usb=off,dump-guest-core=%s%s%s%s%s%s", name,
+		 b->dump_core ? "on" : "off", b->vm->acpi || b->vm->bootrom ? "" : ",acpi=off",
 		 argv_secure(b->vm) ? ",smm=on" : "", b->vm->bootrom ? ",pflash0=pflash0" : "",
-		 b->vm->bootrom && b->fds->vars ? ",pflash1=pflash1" : "");
+		 b->vm->bootrom && b->fds->vars ? ",pflash1=pflash1" : "",
+		 b->vm->hugepages_mib ? ",memory-backend=mem" : "");
 	return 0;
 }
 
@@ -183,6 +184,11 @@ static int topology(struct build *b)
 		 (unsigned)cores, (unsigned)threads);
 	argv_add(b->out, "-m");
 	argv_add(b->out, "size=%uM", vm->ram_mib);
+	if (vm->hugepages_mib)
+		argv_json(b, "-object",
+			  json_pack("{s:s,s:s,s:I,s:b,s:I}", "qom-type", "memory-backend-memfd",
+				    "id", "mem", "size", (json_int_t)vm->ram_mib << 20, "hugetlb",
+				    true, "hugetlbsize", (json_int_t)vm->hugepages_mib << 20));
 	if (vm->wire_memory) {
 		argv_add(b->out, "-overcommit");
 		argv_add(b->out, "mem-lock=on");

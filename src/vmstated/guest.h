@@ -129,6 +129,8 @@ struct supervisor {
 	sd_event_source *catalog_source, *scan_timer, *upgrade_timer, *pulse_timer, *owed_timer;
 	uint64_t owed_delay_ms;    /* 0: nobody owes anything */
 	uid_t first_uid, last_uid; /* users for guests; 0: none */
+	char *cgroup;              /* folder of guests' groups; NULL: the host has none */
+	bool cgroup_given;
 	int listen_fd, lock_fd;
 	char *program; /* our own file, and how it was called: for upgrade */
 	char **argv;

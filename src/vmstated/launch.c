@@ -18,6 +18,7 @@
 #include "daemon/daemon.h"
 #include "qemu/qmp.h"
 #include "store/write.h"
+#include "vmstated/cgroup.h"
 #include "vmstated/hardware.h"
 #include "vmstated/net.h"
 #include "vmstated/parts.h"
@@ -48,6 +49,7 @@ void launch_failed(struct guest *g, const struct err *err)
 	guest_launch_cleanup(g);
 	guest_remove_sockets(g);
 	net_release(g);
+	cgroup_release(g);
 	(void)guest_dispatch(g, EV_EXIT, NULL);
 }
 
@@ -115,6 +117,8 @@ static int spawn(struct guest *g, const struct argv *argv, const struct inherite
 	AUTO_FREE char *dir = path_of_run(&g->sup->paths, g->uuid, NULL);
 	AUTO_FD int log = guestlog_open(g, err);
 	int keep[INHERITED_MAX];
+	AUTO_FREE char *procs = NULL;
+	cpu_set_t cpus;
 	struct child_spec spec = {
 		.argv = (const char *const *)argv->items,
 		.cwd = dir,
@@ -132,6 +136,14 @@ static int spawn(struct guest *g, const struct argv *argv, const struct inherite
 	if (log < 0)
 		return log;
 	owner_apply(g, &spec);
+	r = cgroup_prepare(g, &procs, err);
+	if (r == 0 && g->started->cpu_affinity) {
+		r = cgroup_cpus(g->started, &cpus, err);
+		spec.cpus = &cpus;
+	}
+	spec.cgroup_procs = procs;
+	if (r < 0)
+		return r;
 	r = child_start(g->sup->event, &spec, qemu_ended, g, &g->qemu, err);
 	if (r < 0)
 		return r;

@@ -20,18 +20,20 @@
 #include "net/feed.h"
 #include "net/http.h"
 #include "store/catalog.h"
+#include "vmstated/cgroup.h"
 #include "vmstated/check.h"
 #include "vmstated/net.h"
 #include "vmstated/order.h"
 #include "vmstated/parts.h"
 #include "vmstated/routes.h"
 #include "vmstated/supervisor.h"
+#include "vmstated/worker.h"
 
 #define SCAN_MS    60000u /* a slice of the safety net */
 #define SCAN_FILES 200u
 
 struct settings {
-	char *etc, *pidfile, *socket, *guest_uids;
+	char *etc, *pidfile, *socket, *guest_uids, *cgroup;
 	bool autostart, check;
 	bool has_reader; /* of our feed, beside root and us */
 	uid_t reader;
@@ -70,6 +72,14 @@ static int set_feed_user(void *ctx, const char *value, struct err *err)
 	return feed_find_reader(value, &s->reader, err);
 }
 
+static int set_cgroup(void *ctx, const char *value, struct err *err)
+{
+	if (value[0] != '/')
+		return err_set(err, EINVAL, "cgroup: '%s' is not an absolute path", value);
+	replace_str(&((struct settings *)ctx)->cgroup, xstrdup(value));
+	return 0;
+}
+
 static int set_autostart(void *ctx, const char *value, struct err *err)
 {
 	((struct settings *)ctx)->autostart = true;
@@ -89,6 +99,8 @@ static const struct daemon_flag flags[] = {
 	{'s', "socket", "PATH", set_socket, "control socket, instead of ROOT/run/vmstated.sock"},
 	{0, "guest-uids", "FIRST-LAST", set_guest_uids, "users for QEMU, one per VM (root only)"},
 	{0, "feed-user", "NAME", set_feed_user, "user vminfod runs as, who may read our feed"},
+	{0, "cgroup", "DIR", set_cgroup,
+	 "folder of a cgroup v2 hierarchy for guests, instead of drover.slice"},
 	{0, "check", NULL, set_check, "print all problems of all definitions, start nothing"},
 	{0, "autostart", NULL, set_autostart, "start VMs with autostart, where vmadmd is not used"},
 };
@@ -105,6 +117,7 @@ static int on_scan(sd_event_source *source, uint64_t usec, void *userdata)
 	size_t lost = catalog_scan(sup->catalog, SCAN_FILES);
 
 	supervisor_trim_records(sup);
+	cgroup_sweep(sup);
 	if (lost)
 		log_warn("scan found %zu changes no event told of", lost);
 	(void)timer_set(sup->event, &sup->scan_timer, SCAN_MS, on_scan, sup);
@@ -222,6 +235,7 @@ static int run(struct daemon_options *o, const struct settings *s, struct err *e
 	sup.lock_fd = -1;
 	if (r == 0 && s->guest_uids)
 		r = owner_set_range(&sup, s->guest_uids, err);
+	cgroup_set_base(&sup, s->cgroup);
 	upgrade_prepare(&sup, s->argv);
 	if (r == 0)
 		r = take_lock(&sup, o->program, err);
@@ -237,6 +251,7 @@ static int run(struct daemon_options *o, const struct settings *s, struct err *e
 		(void)close(sup.lock_fd);
 	}
 	free(sup.program);
+	free(sup.cgroup);
 	return r;
 }
 
@@ -255,8 +270,8 @@ int main(int argc, char **argv)
 
 	if (argc == 2 && str_eq(argv[1], "--probe-accelerator"))
 		return accel_probe_main();
-	if (argc == 3 && str_eq(argv[1], NET_WORKER_ARG))
-		return net_worker_main(argv[2]);
+	if (argc == 3 && str_eq(argv[1], WORKER_ARG))
+		return worker_main(argv[2]);
 	if (argc == 2 && str_eq(argv[1], "--routes"))
 		return routes_print();
 	r = daemon_options(&o, argc, argv, flags, ARRAY_SIZE(flags), &s);
@@ -282,6 +297,7 @@ int main(int argc, char **argv)
 	if (r < 0)
 		(void)fprintf(stderr, "vmstated: %s\n", err_text(&err, r));
 	free(s.guest_uids);
+	free(s.cgroup);
 	daemon_options_done(&o);
 	return r < 0 ? EXIT_FAILED : EXIT_OK;
 }

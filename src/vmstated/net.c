@@ -7,11 +7,9 @@
 #include "vmstated/net.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "base/err.h"
@@ -23,9 +21,8 @@
 #include "vmstated/filter.h"
 #include "vmstated/hardware.h"
 #include "vmstated/parts.h"
+#include "vmstated/worker.h"
 
-#define WORK_MS   20000u
-#define SAID_MAX  8192
 #define RULES     "net.nft"
 #define RULES_MAX (1u << 20)
 
@@ -157,36 +154,7 @@ static json_t *plan_of(struct net *n, enum net_work what)
 	return plan;
 }
 
-/* --- the worker's process --- */
-
-static int plan_file(const json_t *plan)
-{
-	AUTO_FREE char *text = json_text(plan);
-	AUTO_FD int fd = memfd_create("plan", MFD_CLOEXEC);
-
-	if (fd < 0 || fd_write_all(fd, text, strlen(text)) < 0 || lseek(fd, 0, SEEK_SET) < 0)
-		return -errno;
-	return steal_fd(&fd);
-}
-
-static int run_worker(struct supervisor *sup, const json_t *plan, int reply, run_done done,
-		      void *ctx, struct child **ret, struct err *err)
-{
-	AUTO_FREE char *number = xasprintf("%d", reply);
-	const char *argv[] = {"/proc/self/exe", NET_WORKER_ARG, number, NULL};
-	AUTO_FD int in = plan_file(plan);
-	struct child_spec spec = {.argv = argv,
-				  .cwd = "/",
-				  .in = in,
-				  .keep = &reply,
-				  .nkeep = reply >= 0,
-				  .group = true,
-				  .timeout_ms = WORK_MS};
-
-	if (in < 0)
-		return err_sys(err, -in, "cannot write down the network's plan");
-	return child_run(sup->event, &spec, SAID_MAX, done, ctx, ret, err);
-}
+/* --- ends of jobs --- */
 
 /* Taps the worker sent; -EPROTO when the plan asked for more. */
 static int receive_taps(struct net *n, struct err *err)
@@ -218,8 +186,6 @@ static int receive_taps(struct net *n, struct err *err)
 	return 0;
 }
 
-/* --- ends of jobs --- */
-
 static void keep_rules(struct net *n)
 {
 	AUTO_FREE char *path = path_of_run(&n->guest->sup->paths, n->guest->uuid, RULES);
@@ -228,17 +194,6 @@ static void keep_rules(struct net *n)
 	replace_str(&n->rules, steal_ptr(n->new_rules));
 	if (file_write(path, n->rules, strlen(n->rules), 0600, FILE_NO_SYNC, &err) < 0)
 		log_warn("vm=%s %s", n->guest->uuid, err.msg);
-}
-
-static int outcome(const struct child_exit *how, const char *errors, struct err *err)
-{
-	if (how->timed_out)
-		return err_set(err, ETIMEDOUT, "the network was not set up within %u s",
-			       WORK_MS / 1000);
-	if (!how->known || how->code != CLD_EXITED || how->status != 0)
-		return err_set(err, EIO, "%.*s", (int)strcspn(errors, "\n"),
-			       errors[0] ? errors : "the network worker failed");
-	return 0;
 }
 
 static void prepared(struct net *n, int r, struct err *err)
@@ -290,7 +245,7 @@ static void job_done(void *ctx, const struct child_exit *how, const char *out, c
 	struct net *n = ctx;
 	enum net_work did = n->doing, next = n->next;
 	struct err err = {0};
-	int r = outcome(how, errors, &err);
+	int r = worker_result(how, errors, &err);
 
 	n->job = NULL;
 	n->doing = n->next = NET_NOTHING;
@@ -327,7 +282,7 @@ static int start_job(struct net *n, enum net_work what, struct err *err)
 		n->reply = pair[0];
 		theirs = pair[1];
 	}
-	return run_worker(n->guest->sup, plan, theirs, job_done, n, &n->job, err);
+	return worker_run(n->guest->sup->event, plan, theirs, job_done, n, &n->job, err);
 }
 
 static void start(struct net *n, enum net_work what)
@@ -437,7 +392,7 @@ static void audited(void *ctx, const struct child_exit *how, const char *out, co
 	struct err err = {0};
 
 	sup->net_audit = NULL;
-	if (outcome(how, errors, &err) < 0)
+	if (worker_result(how, errors, &err) < 0)
 		log_warn("network not audited: %s", err.msg);
 	if (out[0])
 		log_info("filters without their taps removed: %.200s", out);
@@ -458,7 +413,7 @@ void net_audit(struct supervisor *sup)
 
 	if (geteuid() != 0) /* nothing of ours can be there */
 		return;
-	if (run_worker(sup, plan, -1, audited, sup, &sup->net_audit, &err) < 0)
+	if (worker_run(sup->event, plan, -1, audited, sup, &sup->net_audit, &err) < 0)
 		log_warn("network not audited: %s", err.msg);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The network of guests: taps made before QEMU and handed to it, their place in a bridge, their
- * filter. The work itself is done by a process of ours (net_worker.c) with a deadline; the loop
+ * filter. The work itself is done by a process of ours (worker.h) with a deadline; the loop
  * only waits. Order: net_prepare, net_take, later net_change, at the end net_release.
  */
 #pragma once
@@ -33,13 +33,3 @@ void net_audit(struct supervisor *sup);
 void net_audit_free(struct supervisor *sup);
 /* Does any work go on that a new program would not know of? */
 bool net_busy(const struct supervisor *sup);
-
-/* --- net_worker.c --- */
-#define NET_WORKER_ARG "--network-worker"
-/*
- * The worker: a plan as JSON on stdin, taps back through the descriptor named by the argument (one
- * message each: its index as uint32_t and the descriptor). Members of the plan, all optional:
- * "make": [{index, tap, bridge, mac, mtu, vlan_id, in}], "nft": commands, "shape": [{tap, in}],
- * "remove": [tap], "audit": true. What failed is said on stderr, exit status 1.
- */
-int net_worker_main(const char *reply_fd);

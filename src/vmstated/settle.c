@@ -17,6 +17,7 @@
 #include "qemu/qmp.h"
 #include "qemu/recorder.h"
 #include "store/catalog.h"
+#include "vmstated/cgroup.h"
 #include "vmstated/hardware.h"
 #include "vmstated/net.h"
 #include "vmstated/parts.h"
@@ -143,6 +144,7 @@ static void qemu_gone(struct guest *g)
 	guest_launch_cleanup(g);
 	guest_remove_sockets(g);
 	net_release(g);
+	cgroup_release(g);
 	timer_stop(g->launch_timer);
 	timer_stop(g->ready_timer);
 	timer_stop(g->stop_timer);

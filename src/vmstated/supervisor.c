@@ -13,6 +13,7 @@
 #include "net/feed.h"
 #include "qemu/recorder.h"
 #include "store/catalog.h"
+#include "vmstated/cgroup.h"
 #include "vmstated/hardware.h"
 #include "vmstated/net.h"
 #include "vmstated/order.h"
@@ -158,6 +159,7 @@ static void definition_changed(struct supervisor *sup, struct catalog_entry *e)
 	else if (g->started)
 		vm_take_live(g->started, e->vm);
 	net_change(g);
+	cgroup_change(g);
 	monitor_update_action(g);
 	if (sup->serving)
 		guest_publish(g);

@@ -164,7 +164,7 @@ def test_without_privilege(bridge):
     plan = {"make": [{"index": 1, "tap": "vmx", "bridge": "br0", "mac": "52:54:00:00:00:01"}]}
     done = subprocess.run(
         ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
-         "--inh-caps=-all", str(bridge.binary("vmstated")), "--network-worker", "-1"],
+         "--inh-caps=-all", str(bridge.binary("vmstated")), "--worker", "-1"],
         input=json.dumps(plan), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("nics[1]: ") and "use bridge = user" in done.stderr

@@ -1,33 +1,82 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The network worker: a process of vmstated's that may wait for the kernel, nft and ovs-vsctl. It
- * does a plan and ends; what it made and could not hand over vanishes with it. See net.h.
+ * The worker: started with a plan on stdin, it does it and ends; what it made and could not hand
+ * over vanishes with it. See worker.h.
  */
+#include "vmstated/worker.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/sock.h"
 #include "base/strbuf.h"
 #include "model/vm.h"
 #include "vmstated/filter.h"
-#include "vmstated/net.h"
 #include "vmstated/net_run.h"
 #include "vmstated/tap.h"
 
 #define PLAN_MAX (4u << 20)
+#define SAID_MAX 8192
 
 #define NO_NFT                                                                                     \
 	"nft is not installed, without which the guest could send as anybody (install nftables, "  \
 	"or give the NIC allow_mac_spoofing, allow_ip_spoofing, allow_dhcp_spoofing, "             \
 	"allow_restricted_traffic and allow_unfiltered_promisc, and no bandwidth_out)"
+
+/* --- vmstated's side --- */
+
+static int plan_file(const json_t *plan)
+{
+	AUTO_FREE char *text = json_text(plan);
+	AUTO_FD int fd = memfd_create("plan", MFD_CLOEXEC);
+
+	if (fd < 0 || fd_write_all(fd, text, strlen(text)) < 0 || lseek(fd, 0, SEEK_SET) < 0)
+		return -errno;
+	return steal_fd(&fd);
+}
+
+int worker_run(sd_event *event, const json_t *plan, int reply, run_done done, void *ctx,
+	       struct child **ret, struct err *err)
+{
+	AUTO_FREE char *number = xasprintf("%d", reply);
+	const char *argv[] = {"/proc/self/exe", WORKER_ARG, number, NULL};
+	AUTO_FD int in = plan_file(plan);
+	struct child_spec spec = {.argv = argv,
+				  .cwd = "/",
+				  .in = in,
+				  .keep = &reply,
+				  .nkeep = reply >= 0,
+				  .group = true,
+				  .timeout_ms = WORKER_MS};
+
+	if (in < 0)
+		return err_sys(err, -in, "cannot write down a plan");
+	return child_run(event, &spec, SAID_MAX, done, ctx, ret, err);
+}
+
+int worker_result(const struct child_exit *how, const char *errors, struct err *err)
+{
+	if (how->timed_out)
+		return err_set(err, ETIMEDOUT, "the host did not do it within %u s",
+			       WORKER_MS / 1000);
+	if (!how->known || how->code != CLD_EXITED || how->status != 0)
+		return err_set(err, EIO, "%.*s", errors[0] ? (int)strcspn(errors, "\n") : 99,
+			       errors[0] ? errors : "the worker failed");
+	return 0;
+}
+
+/* --- the worker's --- */
 
 static int read_plan(json_t **ret, struct err *err)
 {
@@ -211,6 +260,23 @@ static int shape(const json_t *list, struct err *err)
 	return r;
 }
 
+static int write_files(const json_t *list, struct err *err)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach (list, i, one) {
+		const char *path = json_get_str(one, "path", ""),
+			   *value = json_get_str(one, "value", "");
+		AUTO_FD int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+		int r = fd < 0 ? -errno : fd_write_all(fd, value, strlen(value));
+
+		if (r < 0)
+			return err_sys(err, -r, "cannot write '%s' to '%s'", value, path);
+	}
+	return 0;
+}
+
 static int work(int to, struct err *err)
 {
 	AUTO_JSON json_t *plan = NULL;
@@ -222,12 +288,14 @@ static int work(int to, struct err *err)
 		r = shape(json_object_get(plan, "shape"), err);
 	if (r == 0)
 		r = remove_named(json_object_get(plan, "remove"), err);
+	if (r == 0)
+		r = write_files(json_object_get(plan, "write"), err);
 	if (r == 0 && json_get_bool(plan, "audit", false))
 		r = audit(err);
 	return r;
 }
 
-int net_worker_main(const char *reply_fd)
+int worker_main(const char *reply_fd)
 {
 	struct err err = {0};
 	int r;
