@@ -323,6 +323,7 @@ static void test_update(void **state)
 		if (p.errors == 0) {
 			good++;
 			assert_non_null(new);
+			assert_non_null(told);
 			same_changes(&a, &b, what);
 			vm_validate(new, &r);
 			if (r.errors)
