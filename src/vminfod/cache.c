@@ -489,6 +489,8 @@ void cache_begin(struct cache *c, const char *uuid, const json_t *cause)
 
 	if (!v)
 		return;
+	if (!v->held)
+		v->pending = facts_pending(v->facts[FEED_OF_VMSTATED]);
 	v->held = true;
 	by = json_pack("{s:s}", "by", json_get_str(cause, "by", CAUSE_COMMAND));
 	if (cause)
@@ -516,8 +518,7 @@ void cache_end(struct cache *c, const char *uuid)
 
 	if (!v)
 		return;
-	if (v->has_deferred || v->disks_changed)
-		cache_refresh(c, v, WHY_VMADMD);
+	cache_refresh(c, v, WHY_VMADMD);
 	v->disks_changed = false;
 	v->held = v->ending = false;
 	v->has_deferred = false;

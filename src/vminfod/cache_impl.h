@@ -26,6 +26,7 @@ struct cached {
 	bool visible; /* told to the world */
 	bool held;    /* a mutation of it is under way */
 	bool ending;  /* what is told now is its outcome */
+	bool pending; /* held: as it was before; vmstated may see the files first */
 	bool has_deferred;
 	bool disks_changed;          /* while held */
 	bool installed;              /* as vmadmd last said of its creation */
@@ -88,6 +89,7 @@ const struct vm *object_vm(const struct cached *v);
 /* A VM that runs without a definition, and was not seen with one: as it was started. */
 struct vm *object_started(const struct paths *paths, const char *uuid);
 bool facts_run(const char *facts);
+bool facts_pending(const char *facts);
 
 /* Make the object anew and tell what changed. */
 void cache_refresh(struct cache *c, struct cached *v, enum why why);

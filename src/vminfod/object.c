@@ -46,6 +46,13 @@ static json_t *parsed(const char *facts)
 	return j;
 }
 
+bool facts_pending(const char *facts)
+{
+	AUTO_JSON json_t *j = parsed(facts);
+
+	return json_get_bool(j, FACT_PENDING, false);
+}
+
 bool facts_run(const char *facts)
 {
 	AUTO_JSON json_t *j = parsed(facts);
@@ -220,6 +227,11 @@ json_t *object_make(const struct cache *c, struct cached *v)
 	if (zone_state)
 		v->installed = str_eq(zone_state, "installed");
 	facts = lifecycle(c, v);
+	if (v->held && !v->ending) {
+		(void)json_object_del(facts, FACT_PENDING);
+		if (v->pending)
+			json_put_bool(facts, FACT_PENDING, true);
+	}
 	put_definition(facts, v);
 	/* Until a creation is complete vmadmd has the word. */
 	(void)json_object_update(facts, ours);

@@ -56,6 +56,9 @@ def test_numbers_and_replay(cold):
         assert events.wait(modified(140))["seq"] == seq + 12
     # Up to date: nothing is told twice.
     with stream(cold, f"?since={boot}:{seq + 12}") as events:
+        deadline = drover.Deadline(10)  # it says nothing: seen by the list of listeners
+        while not cold.http("vminfod", "GET", "/status").json()["eventsListeners"]:
+            assert not deadline.over()
         cold.write_definition("web0", body(141))
         assert events.wait(lambda ev: True)["seq"] == seq + 13
     status = cold.http("vminfod", "GET", "/status").json()["events"]
@@ -235,3 +238,23 @@ def test_a_thousand_listeners(cold):
     status, before = stopped_among(cold, 900, 100, 1300)
     assert status["events"]["listenersFull"] == 100 and status["events"]["listeners"] == 900
     print(f"\nrss {before} -> {status['memory']['rss']}")
+
+
+def test_pending_is_part_of_its_change(cold):
+    """vmstated sees the files before vmadmd is done; a listener gets one record all the same."""
+    cold.use_fake_qemu()
+    cold.start()
+    cold.vmadm("create", stdin={"uuid": UUID, "alias": "web0", "ram": 128, "autoboot": True})
+    with cold.events() as events:
+        for ram, old in ((130, None), (128, True), (131, None)):
+            cold.vmadm("update", UUID, f"ram={ram}")
+            record = events.wait(lambda ev: any(c["path"] in (["ram"], ["pending"])
+                                                for c in ev.get("changes", [])))
+            changed = {c["prettyPath"]: c.get("oldValue") for c in record["changes"]}
+            assert "ram" in changed, changed
+            # vmstated may be the later one, then its word is a record of its own.
+            if "pending" not in changed:
+                events.wait(lambda ev: any(c["path"] == ["pending"]
+                                           for c in ev.get("changes", [])))
+            else:
+                assert changed["pending"] is old
