@@ -544,6 +544,9 @@ bool run_turn(struct run *run, struct out *out, uint64_t now_ms, uint64_t *next_
 {
 	bool moved = true;
 
+	/* Idle connections, too: what comes from them, or their end, must not wake us for ever. */
+	for (size_t i = 0; i < CONNS; i++)
+		proc_io(&run->conns[i].proc, true);
 	while (moved) {
 		if (run->is_refused || run->at == run->count) {
 			finish(run, out);

@@ -22,6 +22,7 @@
 #include "base/mem.h"
 #include "one/driver.h"
 #include "one/driver_options.h"
+#include "one/driver_run.h"
 
 #define USAGE                                                                                      \
 	"usage: %s [-p] [-d actions] [-l action[=script],...] [-r retries] [-s shell]\n"           \
@@ -44,6 +45,18 @@ static void clear_signals(void)
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGCHLD, SIG_DFL);
+}
+
+/* Pipes for that many actions at a time; never less than we were given. */
+static void raise_limit(unsigned threads)
+{
+	struct rlimit limit;
+	rlim_t want = (rlim_t)threads * RUN_POLLS + 64;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= want)
+		return;
+	limit.rlim_cur = want < limit.rlim_max ? want : limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 /* ONE_MAD_DEBUG: talk goes where the stock driver's does. */
@@ -100,6 +113,7 @@ int main(int argc, char *argv[])
 		log_warn("cannot change to %s: %s", o.var, strerror(errno));
 	if (o.nice != INT_MIN && setpriority(PRIO_PROCESS, 0, o.nice) < 0)
 		log_warn("cannot set the priority to %d: %s", o.nice, strerror(errno));
+	raise_limit(o.threads);
 	(void)dl_iterate_phdr(forget_pages, NULL);
 	(void)mallopt(M_TRIM_THRESHOLD, 64 << 10); /* bursts do not stay in memory */
 	return driver_run(&o, STDIN_FILENO, STDOUT_FILENO);

@@ -129,7 +129,7 @@ class Front:
         word, gap, number, payload = re.fullmatch(r"(\w+)( +)(\d+) (\S+)\n", text).groups()
         message = self.here(base64.b64decode(payload).decode())
         for key, value in values.items():
-            message, found = re.subn(f"<{key}>.*?</{key}>", lambda _: f"<{key}>{value}</{key}>",
+            message, found = re.subn(f"<{key}/>|<{key}>.*?</{key}>", lambda _: f"<{key}>{value}</{key}>",
                                      message, count=1, flags=re.S)
             assert found, key
         head = f"{word}{gap}{number if vm is None else vm} "

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import xml.etree.ElementTree
 
 import drover
 import pytest
@@ -96,6 +97,80 @@ def test_every_recorded_line_is_answered(front, version):
             seen = [re.sub("mvds|delete$", "", one) for one in names(front.take_calls(message))]
             want = [re.sub("mvds|delete$", "", one) for one in traced[like.get(name, name)]]
             assert seen == want, name
+
+
+# What stands between <NIC> and </NIC> for more than one of them.
+NICS = ("<NIC_ID>0</NIC_ID><VN_MAD>bridge</VN_MAD></NIC><NIC><NIC_ID>1</NIC_ID></NIC>"
+        "<NIC><VN_MAD>bridge</VN_MAD></NIC><NIC><VN_MAD>fw</VN_MAD>")
+ALIAS = "</NIC><NIC_ALIAS><ATTACH>YES</ATTACH><VN_MAD>bridge</VN_MAD></NIC_ALIAS><NIC>"
+
+
+def test_several_network_drivers(front):
+    """Each once, in order; the first that fails ends the step and names itself."""
+    for place in (front.var / "remotes", front.remote):
+        (place / "vnm/fw").symlink_to(place / "vnm/bridge")
+    line, message = front.line("7.x", "updatesg", NIC=NICS)
+    with front.driver("kvm") as driver:
+        assert driver.do(line)[-1] == "UPDATESG SUCCESS 0 0 bridge: - fw: -"
+        assert names(front.take_calls(message)) == [
+            f"/var/tmp/one/vnm/{one}/update_sg" for one in ("bridge", "fw")]
+        front.write("failing", "update_sg")
+        assert driver.do(line)[-1].startswith("UPDATESG FAILURE 0 0 bridge: ERROR MESSAGE")
+        assert front.called() == ["update_sg"]
+        front.write("failing", "clean")
+        line, message = front.line("7.x", "cleanup", NIC=NICS)
+        front.take_calls(message)
+        assert driver.do(line)[-1] == "CLEANUP SUCCESS 1 "
+        assert front.called() == ["clean", "delete", "delete", "delete"], "no-fail ends the step"
+
+
+def test_network_input(front):
+    """What a network driver is given: source, fact by fact, is the contract's list."""
+    line, _ = front.line("7.x", "updatesg", NIC=NICS)
+    with front.driver("kvm") as driver:
+        driver.do(line)
+    text = re.search(r"@@STDIN\n(.*?)\n", (front.root / "calls").read_text()).group(1)
+    vm = xml.etree.ElementTree.fromstring(base64.b64decode(text))
+    assert [child.tag for child in vm] == ["ID", "DEPLOY_ID", "TEMPLATE", "USER_TEMPLATE",
+                                           "HISTORY_RECORDS"]
+    assert len(vm.findall("TEMPLATE/NIC")) == 3, "only those with a driver"
+    assert {child.tag for child in vm.find("TEMPLATE")} == {"CONTEXT", "SECURITY_GROUP_RULE", "NIC"}
+    assert [child.tag for child in vm.find("HISTORY_RECORDS/HISTORY")] == [
+        "HOSTNAME", "HID", "DS_ID", "VM_MAD"]
+
+
+def test_situations_without_a_recording(front):
+    """As the contract describes them: two hosts to clean, a move on one host, aliases, backups."""
+    with front.driver("kvm") as driver:
+        line, message = front.line("7.x", "cleanup", DEPLOY_ID="one-1", MIGR_HOST="node2",
+                                   TM_COMMAND="DELETE local a b")
+        assert driver.do(line)[-1] == "CLEANUP SUCCESS 1 "
+        calls = front.take_calls(message)
+        assert [one.rsplit("/", 1)[1] for one in names(calls)] == [
+            "cancel", "clean", "cancel", "clean", "delete"]
+        assert re.findall("SSH argv: (.*)", calls) == ["ssh node1 bash -s", "ssh node2 bash -s"]
+        line, _ = front.line("7.x", "migrate", MIGR_HOST="node1")
+        assert driver.do(line)[-1] == "MIGRATE SUCCESS 0 -"
+        assert front.called() == ["premigrate", "migrate", "postmigrate"]
+        front.write("calls", "")
+        for name, want in (("attachnic", ["pre", "post", "prereconfigure", "context", "reconfigure"]),
+                           ("detachnic", ["clean", "prereconfigure", "context", "reconfigure"])):
+            line, _ = front.line("5.10", name, NIC=ALIAS)
+            assert driver.do(line)[-1].split()[1] == "SUCCESS"
+            assert front.called() == want
+            front.write("calls", "")
+        front.write("failing", "backup")
+        line, message = front.line("7.x", "backup", LCM_STATE="70")
+        assert driver.do(line)[-1].startswith("BACKUP FAILURE 5 ")
+        assert front.called() == ["prebackup", "backup", "postbackup"]
+        assert "<BACKUP_RESULT>FAILURE</BACKUP_RESULT></VM>" in (front.root / "calls").read_text()
+        front.write("failing", "")
+        front.write("calls", "")
+        driver.send(line.replace("BACKUP", "BACKUPCANCEL"))
+        assert driver.answer("BACKUPCANCEL") == [
+            "LOG D -1 backup_cancel: hello",
+            "LOG I 5 Successfully execute datastore driver operation: backup_cancel.",
+            "BACKUPCANCEL SUCCESS 5 -"]
 
 
 # --- as the core starts it ---
@@ -369,8 +444,8 @@ def test_bad_lines(front):
     good, message = front.line("5.10", "poll")
     coded = good.split()[2]
 
-    def line(xml):
-        return f"POLL 5 {base64.b64encode(xml.encode()).decode()}\n"
+    def line(text):
+        return f"POLL 5 {base64.b64encode(text.encode()).decode()}\n"
 
     cases = {
         f"POLL 5 {coded[:-8]}\n": "bad XML in line",
