@@ -86,7 +86,6 @@ struct change {
 
 	int failed; /* why it is being undone */
 	struct err failure;
-
 	struct feed_wait *wait;
 	struct worker *worker;
 	change_step work, after; /* of the worker */
