@@ -69,6 +69,12 @@ static const struct command commands[] = {
 	  "Write memory and devices of a VM that runs into a file, and stop it." },
 	{ "restore", NULL, cmd_restore, 2, 2, restore_options, false, "[--force] VM FILE",
 	  "Start a VM with the memory of a file, where it was when it was saved." },
+	{ "reprovision", NULL, cmd_reprovision, 1, CLI_ANY, payload_options, false,
+	  "VM [-f FILE | image=IMAGE | image_uuid=UUID]",
+	  "Make the boot disk of a VM anew from an image; the other disks stay. A VM that runs is stopped\n"
+	  "      by force and started again." },
+	{ "install", NULL, cmd_install, 1, 1, NULL, false, "VM",
+	  "Make the disks a definition asks for that are not there yet, without a start." },
 	{ "image", NULL, cmd_image, 1, 3, image_options, false,
 	  "import [-n NAME] [FILE | -] | list | get IMAGE | delete IMAGE | export IMAGE [FILE]",
 	  "Manage the images disks are made from; an import shows its progress and its SHA-256 is kept." },

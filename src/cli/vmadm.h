@@ -8,6 +8,8 @@
 int cmd_create(struct cli *cli);
 int cmd_update(struct cli *cli);
 int cmd_delete(struct cli *cli);
+int cmd_reprovision(struct cli *cli);
+int cmd_install(struct cli *cli);
 int cmd_get(struct cli *cli);
 /* Send an update payload and tell its changes; returns the exit code. */
 int update_send(struct cli *cli, const char *id, const char *payload);

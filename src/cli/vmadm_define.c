@@ -147,3 +147,38 @@ int cmd_get(struct cli *cli)
 {
 	return cli_flag(cli, OPT_PENDING) ? get_pending(cli) : get_object(cli);
 }
+
+int cmd_reprovision(struct cli *cli)
+{
+	AUTO_FREE char *target = request_target("/vm/", cli->args[0], "/reprovision");
+	AUTO_FREE char *payload = NULL;
+	int code;
+
+	if (cli->nargs > 1)
+		code = payload_from_words(cli, cli->args + 1, cli->nargs - 1, &payload);
+	else
+		code = payload_read(cli, &payload);
+	if (code)
+		return code;
+	const struct act a = {.target = target,
+			      .body = payload,
+			      .success = "Successfully reprovisioned VM @",
+			      .word = "reprovision VM",
+			      .failure = "Failed to reprovision VM @: ",
+			      .job = true};
+
+	return act_run(cli, &a);
+}
+
+int cmd_install(struct cli *cli)
+{
+	AUTO_FREE char *target = request_target("/vm/", cli->args[0], "/install");
+	const struct act a = {.target = target,
+			      .success = "Successfully installed VM @",
+			      .word = "install VM",
+			      .failure = "Failed to install VM @: ",
+			      .already_ok = true,
+			      .job = true};
+
+	return act_run(cli, &a);
+}

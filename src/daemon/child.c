@@ -156,6 +156,8 @@ static void __attribute__((noreturn)) child_side(const struct child_spec *spec, 
 	    (setgroups(0, NULL) < 0 || setresgid(spec->gid, spec->gid, spec->gid) < 0 ||
 	     setresuid(spec->uid, spec->uid, spec->uid) < 0))
 		fail(fd, STEP_UID);
+	if (spec->dies_with_us && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		fail(fd, STEP_PRIVS);
 	if (spec->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		fail(fd, STEP_PRIVS);
 	if (spec->lock > 0 && child_process_lock(spec->lock) < 0)

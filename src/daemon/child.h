@@ -23,7 +23,8 @@ struct child_spec {
 	bool group;   /* lead a process group of its own */
 	bool session; /* lead a session of its own (implies group) */
 	bool no_new_privs;
-	bool drop; /* set uid, gid and clear groups */
+	bool dies_with_us; /* is killed when we end, however we do */
+	bool drop;         /* set uid, gid and clear groups */
 	uid_t uid;
 	gid_t gid;
 	const char *cgroup_procs; /* join the control group of this file; NULL: stay in ours */

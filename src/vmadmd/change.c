@@ -45,7 +45,7 @@ static void change_free(struct change *c)
 	vm_changes_done(&c->changes);
 	problems_done(&c->problems);
 	for (size_t i = 0; i < c->njobs; i++)
-		free(c->jobs[i].base);
+		disk_job_done(&c->jobs[i]);
 	if (c->lock >= 0) {
 		lock_forget(c->d, c->uuid);
 		(void)close(c->lock);
@@ -154,7 +154,7 @@ static void change_go(struct change *c)
 		c->step = r == STEP_LAST ? c->kind->nsteps - 1 : c->step + 1;
 	}
 	if (c->job && c->start_error)
-		err_set(&err, EIO, "created, but it did not start: %s", c->start_error);
+		err_set(&err, EIO, "done, but the VM did not start: %s", c->start_error);
 	if (c->job)
 		job_end(c->job, c->start_error ? -EIO : 0, &err);
 	if (c->done)
@@ -506,36 +506,43 @@ void handle_create(struct http_request *req, void *ctx)
 		change_start(c);
 }
 
-void handle_update(struct http_request *req, void *ctx)
+/* An admin's order about the VM of the request. */
+static void order(struct http_request *req, struct vmadmd *d, const struct change_kind *kind,
+		  bool has_payload)
 {
-	struct vmadmd *d = ctx;
+	AUTO_FREE char *command = xasprintf("vmadm %s", kind->verb);
 	AUTO_JSON json_t *payload = NULL;
-	struct change_by by = {.command = "vmadm update"};
+	struct change_by by = {.command = command};
 	struct target target;
 	struct change *c;
 
-	if (!target_find(d, req, true, &target) || !take_payload(req, &payload))
+	if (!target_find(d, req, true, &target) || (has_payload && !take_payload(req, &payload)))
 		return;
 	by.uid = target.uid;
-	c = change_new(d, &change_updating, target.uuid, &by);
+	c = change_new(d, kind, target.uuid, &by);
 	c->payload = steal_ptr(payload);
 	if (attach(c, req))
 		change_start(c);
 }
 
+void handle_update(struct http_request *req, void *ctx)
+{
+	order(req, ctx, &change_updating, true);
+}
+
 void handle_delete(struct http_request *req, void *ctx)
 {
-	struct vmadmd *d = ctx;
-	struct change_by by = {.command = "vmadm delete"};
-	struct target target;
-	struct change *c;
+	order(req, ctx, &change_delete, false);
+}
 
-	if (!target_find(d, req, true, &target))
-		return;
-	by.uid = target.uid;
-	c = change_new(d, &change_delete, target.uuid, &by);
-	if (attach(c, req))
-		change_start(c);
+void handle_reprovision(struct http_request *req, void *ctx)
+{
+	order(req, ctx, &change_reprovision, true);
+}
+
+void handle_install(struct http_request *req, void *ctx)
+{
+	order(req, ctx, &change_install, false);
 }
 
 void change_update(struct vmadmd *d, const char *uuid, json_t *payload, const struct change_by *by,

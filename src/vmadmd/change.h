@@ -18,6 +18,7 @@
 #include "base/uuid.h"
 #include "model/model.h"
 #include "model/vm.h"
+#include "vmadmd/disks.h"
 #include "vmadmd/vmadmd.h"
 
 struct child;
@@ -39,12 +40,6 @@ struct change_kind {
 	void (*undo)(struct change *c); /* then what is in memory; may be NULL */
 	/* where the engine would say too late; NULL: so it is */
 	int (*cancel)(struct change *c, int r, const struct err *why, struct err *err);
-};
-
-/* A disk image to be made before the change. */
-struct disk_job {
-	struct disk *disk; /* of the new VM, borrowed */
-	char *base;        /* owned, NULL: an empty disk */
 };
 
 struct change {
@@ -72,6 +67,7 @@ struct change {
 
 	int lock, guest_lock; /* -1 */
 	bool marked, data_made, begun, stored;
+	bool ran;     /* before it was stopped for this */
 	uint64_t seq; /* of the last line of ours on the feed */
 	bool confirmed;
 	int64_t expire_wall_ms; /* of a creation, 0: not told yet */
@@ -95,7 +91,8 @@ struct change {
 	struct live *live; /* of a live operation (live.h), else NULL */
 };
 
-extern const struct change_kind change_create, change_updating, change_delete;
+extern const struct change_kind change_create, change_updating, change_delete, change_reprovision,
+	change_install;
 
 /* From a call-back of a waiting step: on with the following one, or the same one again. */
 void change_next(struct change *c);
@@ -131,20 +128,14 @@ int change_conflicts(struct change *c, struct err *err);
 int change_problems(struct change *c, struct err *err);
 struct catalog_entry *change_entry(struct change *c, struct err *err);
 
-/* --- disks.c --- */
+/* --- delete.c --- */
+int step_stop(struct change *c, struct err *err); /* by force */
+/* Hold QEMU's lock: it is gone, and nobody starts it. -EBUSY when it runs. */
+int step_guest_lock(struct change *c, struct err *err);
+
+/* --- reprovision.c --- */
 /*
- * Look at every disk of c->new that c->old does not have: fill c->jobs with images to be made,
- * refuse what is missing. Nothing is changed.
+ * At the start: finish or undo what an update mark tells of a reprovisioning; false when it tells
+ * of none. runs: the VM does, so that its disk is not touched.
  */
-int disks_plan(struct change *c, struct err *err);
-/* Sizes of the images that disks of a create payload name by uuid, where it does not give them. */
-void disks_fill(const struct vmadmd *d, struct vm *vm);
-/* Start making the image of c->jobs[c->jobs_done]; change_again or change_fail follows. */
-int disks_make(struct change *c, struct err *err);
-/* Ends the making of an image, if one is being made. */
-void disks_stop(struct change *c);
-void disks_undo(struct change *c);
-/* Files of the data directory that no disk of the new VM names any more. */
-void disks_drop_removed(const struct change *c);
-/* Paths of the images to be made. New reference. */
-json_t *disks_paths(const struct change *c);
+bool reprovision_recover(struct vmadmd *d, const char *uuid, const json_t *mark, bool runs);

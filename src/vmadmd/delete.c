@@ -66,14 +66,14 @@ static void on_stopped(void *ctx, int r, int status, const char *body, const str
 		r = ask_error(status, body, &text);
 	/* Not running, not known to vmstated: what we want. No vmstated: the lock decides. */
 	if (r < 0 && r != -EALREADY && r != -ENOENT && r != -ECONNREFUSED) {
-		err_wrap(&text, r, "cannot stop VM %s before its deletion", c->uuid);
+		err_wrap(&text, r, "cannot stop VM %s to %s it", c->uuid, c->kind->verb);
 		change_fail(c, r, &text);
 		return;
 	}
 	change_next(c);
 }
 
-static int stop(struct change *c, struct err *err)
+int step_stop(struct change *c, struct err *err)
 {
 	const char *state = guest_state(c->d, c->uuid);
 	struct ask_spec spec = {.uuid = c->uuid, .verb = "stop", .uid = c->uid};
@@ -87,7 +87,7 @@ static int stop(struct change *c, struct err *err)
 }
 
 /* QEMU holds this lock while it lives; with it in our hands it is gone and cannot come back. */
-static int take_guest_lock(struct change *c, struct err *err)
+int step_guest_lock(struct change *c, struct err *err)
 {
 	int r = guest_lock_take(c->d, c->uuid, &c->guest_lock, err);
 
@@ -199,7 +199,7 @@ static void undo(struct change *c)
 }
 
 static const change_step steps[] = {
-	step_lock, check,      step_job, stop,        take_guest_lock, mark,      announce,
+	step_lock, check,      step_job, step_stop,   step_guest_lock, mark,      announce,
 	step_seen, step_begin, store,    step_commit, forget,          step_seen, answer,
 };
 

@@ -54,13 +54,28 @@ static void bad(struct change *c, const char *where, const char *fmt, const char
 	problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where, "%s", text);
 }
 
-static void mark_given(struct disk *disk, const char *key)
+void disk_set_given(struct disk *disk, const char *key, bool given)
 {
 	const struct prop *row = prop_find(&disk_props, key, false);
 	size_t bit = row ? (size_t)(row - disk_props.rows) : 0;
+	uint64_t mask = row ? UINT64_C(1) << bit % 64 : 0;
 
-	if (row)
-		disk->given.bits[bit / 64] |= UINT64_C(1) << bit % 64;
+	if (given)
+		disk->given.bits[bit / 64] |= mask;
+	else
+		disk->given.bits[bit / 64] &= ~mask;
+}
+
+void disk_job_done(struct disk_job *job)
+{
+	free(job->base);
+	free(job->temp);
+}
+
+/* Where it is made. */
+static const char *job_path(const struct disk_job *job)
+{
+	return job->temp ? job->temp : job->disk->path;
 }
 
 /* The image must be readable and fit into the disk; a disk without size gets the image's. */
@@ -79,7 +94,7 @@ static int plan_clone(struct change *c, struct disk *disk, const char *where, co
 		disk->size_mib = disk->image_size_mib;
 	} else if (disk->size_mib == 0) {
 		disk->size_mib = size_mib;
-		mark_given(disk, "size");
+		disk_set_given(disk, "size", true);
 	}
 	if (disk->size_mib >= size_mib)
 		return 0;
@@ -117,7 +132,7 @@ static void plan_new_image(struct change *c, struct disk *disk, const char *wher
 	c->jobs[c->njobs++] = (struct disk_job){.disk = disk, .base = steal_ptr(base)};
 }
 
-static void plan_disk(struct change *c, size_t i)
+void disks_plan_one(struct change *c, size_t i)
 {
 	struct disk *disk = c->new->disks[i];
 	char where[WHERE_LEN];
@@ -164,7 +179,7 @@ void disks_fill(const struct vmadmd *d, struct vm *vm)
 		if (!base || image_probe(base, &info, NULL) < 0)
 			continue;
 		disk->image_size_mib = (info.virtual_size + MIB - 1) / MIB;
-		mark_given(disk, "image_size");
+		disk_set_given(disk, "image_size", true);
 	}
 }
 
@@ -173,7 +188,7 @@ int disks_plan(struct change *c, struct err *err)
 	plan_files(c);
 	for (size_t i = 0; i < c->new->ndisks; i++) {
 		if (!disk_by_path(c->old, c->new->disks[i]->path))
-			plan_disk(c, i);
+			disks_plan_one(c, i);
 	}
 	return change_problems(c, err);
 }
@@ -183,7 +198,7 @@ json_t *disks_paths(const struct change *c)
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < c->njobs; i++)
-		json_array_append_new(list, json_string(c->jobs[i].disk->path));
+		json_array_append_new(list, json_string(job_path(&c->jobs[i])));
 	return list;
 }
 
@@ -202,15 +217,16 @@ static int image_enlarge(int fd, const struct disk *disk)
 	return S_ISREG(st.st_mode) && st.st_size < want ? ftruncate(fd, want) : 0;
 }
 
-static int image_settle(const struct change *c, const struct disk *disk, struct err *err)
+static int image_settle(const struct change *c, const struct disk_job *job, struct err *err)
 {
-	AUTO_FD int fd = open(disk->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	const char *path = job_path(job);
+	AUTO_FD int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0 || fchmod(fd, IMAGE_MODE) < 0)
-		return err_sys(err, errno, "cannot open the new disk '%s'", disk->path);
-	if (image_enlarge(fd, disk) < 0 || (c->d->sync == FILE_SYNC && fsync(fd) < 0))
-		return err_sys(err, errno, "cannot write the new disk '%s'", disk->path);
-	return parent_sync(c->d, disk->path, err);
+		return err_sys(err, errno, "cannot open the new disk '%s'", path);
+	if (image_enlarge(fd, job->disk) < 0 || (c->d->sync == FILE_SYNC && fsync(fd) < 0))
+		return err_sys(err, errno, "cannot write the new disk '%s'", path);
+	return parent_sync(c->d, path, err);
 }
 
 /* How far qemu-img has come, by the room the image takes. */
@@ -225,7 +241,7 @@ static int on_progress(sd_event_source *source, uint64_t usec, void *ctx)
 	if (!c->job_begun)
 		return 0; /* made meanwhile; the next one begins anew */
 	name = strrchr(job->disk->path, '/');
-	if (job->base && stat(job->disk->path, &now) == 0 && stat(job->base, &whole) == 0 &&
+	if (job->base && stat(job_path(job), &now) == 0 && stat(job->base, &whole) == 0 &&
 	    whole.st_blocks > 0)
 		part = (size_t)(now.st_blocks * 100 / whole.st_blocks);
 	if (part > 99)
@@ -248,7 +264,7 @@ static int settle_work(void *arg, struct err *err)
 {
 	const struct change *c = arg;
 
-	return image_settle(c, c->jobs[c->jobs_done].disk, err);
+	return image_settle(c, &c->jobs[c->jobs_done], err);
 }
 
 static void on_settled(void *ctx, int r, const struct err *err)
@@ -293,10 +309,24 @@ int disks_make(struct change *c, struct err *err)
 {
 	const struct disk_job *job = &c->jobs[c->jobs_done];
 	struct argv argv = {0};
-	struct child_spec spec = {.in = -1, .out = -1, .errfd = -1, .timeout_ms = IMAGE_MS};
+	AUTO_FD int lock = worker_lock(c->d, err);
+	/* An orphan would go on writing while our next start tidies up. */
+	struct child_spec spec = {.in = -1,
+				  .out = -1,
+				  .errfd = -1,
+				  .timeout_ms = IMAGE_MS,
+				  .keep = &lock,
+				  .nkeep = 1,
+				  .dies_with_us = true};
+	struct disk disk = *job->disk;
 	int r;
 
-	image_create_argv(job->disk, job->base, &argv);
+	if (lock < 0)
+		return lock;
+	disk.path = (char *)(uintptr_t)job_path(job);
+	if (!disk.image && disk.image_uuid)
+		disk.size_mib = disk.image_size_mib;
+	image_create_argv(&disk, job->base, &argv);
 	spec.argv = (const char *const *)argv.items;
 	c->job_begun = true;
 	r = child_run(c->d->event, &spec, IMAGE_OUTPUT, on_made, c, &c->child, err);
@@ -310,9 +340,11 @@ void disks_undo(struct change *c)
 	size_t count = c->jobs_done + (c->job_begun ? 1 : 0);
 
 	for (size_t i = 0; i < count && i < c->njobs; i++) {
-		if (unlink(c->jobs[i].disk->path) < 0 && errno != ENOENT)
+		const char *path = job_path(&c->jobs[i]);
+
+		if (unlink(path) < 0 && errno != ENOENT)
 			log_error("vm=%s disk of the failed change not removed path=%s: %s",
-				  c->uuid, c->jobs[i].disk->path, strerror(errno));
+				  c->uuid, path, strerror(errno));
 	}
 	c->jobs_done = 0;
 	c->job_begun = false;

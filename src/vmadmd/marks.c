@@ -21,6 +21,7 @@
 #include "model/vm.h"
 #include "store/catalog.h"
 #include "store/write.h"
+#include "vmadmd/change.h"
 #include "vmadmd/vmadmd.h"
 
 #define MARK_VERSION  1
@@ -173,6 +174,8 @@ static void clean_update(struct vmadmd *d, const char *uuid, const json_t *mark)
 {
 	const struct catalog_entry *e = catalog_by_uuid(d->catalog, uuid);
 
+	if (reprovision_recover(d, uuid, mark, false))
+		return;
 	if (e && !e->error)
 		remove_images(uuid, mark, e->vm);
 	else
@@ -234,9 +237,9 @@ static void clean_one(struct vmadmd *d, const char *uuid, enum mark mark)
 	r = guest_lock_take(d, uuid, &lock, &err);
 	if (r == 0)
 		clean[mark](d, uuid, content);
-	else if (r > 0)
+	else if (r > 0 && !(mark == MARK_UPDATE && reprovision_recover(d, uuid, content, true)))
 		log_warn("vm=%s a change was cut short, but the VM runs: left as it is", uuid);
-	else
+	else if (r < 0)
 		log_error("vm=%s %s", uuid, err.msg);
 	if (r > 0)
 		mark_remove(d, uuid, mark);

@@ -51,7 +51,7 @@ struct vmadmd {
 	struct ask *asks;       /* requests to vmstated under way */
 	struct change *changes; /* oldest first; one at a time per VM */
 	struct worker *workers;
-	struct image_work *images; /* imports and deletions under way */
+	struct image_work *images; /* under way */
 	struct stats *stats;       /* NULL until first asked */
 	struct job *jobs;          /* newest first */
 	struct autoboot *autoboot;
@@ -96,7 +96,6 @@ struct ask_spec {
 
 #define ASK_WAIT_MS  2000u    /* how long we wait for a vmstated that is not there */
 #define ASK_LIMIT_MS 3600000u /* vmstated has its own deadlines; this only ends the absurd */
-
 void ask_start(struct vmadmd *d, const struct ask_spec *spec, ask_done done, void *ctx);
 void ask_free_all(struct vmadmd *d);
 /* The error of a reply with a status of 300 and above: its code and message. Returns -errno. */
@@ -110,6 +109,8 @@ void handle_info(struct http_request *req, void *ctx);
 void handle_create(struct http_request *req, void *ctx);
 void handle_update(struct http_request *req, void *ctx);
 void handle_delete(struct http_request *req, void *ctx);
+void handle_reprovision(struct http_request *req, void *ctx);
+void handle_install(struct http_request *req, void *ctx);
 
 /* An update of our own; done(ctx, r, err) runs once, from the loop or before this returns. */
 typedef void (*change_done)(void *ctx, int r, const struct err *err);

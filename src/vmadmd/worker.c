@@ -55,6 +55,16 @@ static char *lock_path(const struct vmadmd *d)
 	return xasprintf("%.*s/vmadmd.worker", (int)(slash - d->paths->vmadmd), d->paths->vmadmd);
 }
 
+int worker_lock(const struct vmadmd *d, struct err *err)
+{
+	AUTO_FREE char *path = lock_path(d);
+	AUTO_FD int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) < 0)
+		return err_sys(err, errno, "cannot lock '%s'", path);
+	return steal_fd(&fd);
+}
+
 int workers_await(const struct vmadmd *d, struct err *err)
 {
 	AUTO_FREE char *path = lock_path(d);

@@ -27,6 +27,11 @@ struct worker_task {
 int worker_run_fd(struct vmadmd *d, const struct worker_task *t, struct worker **ret,
 		  struct err *err);
 void worker_kill(struct worker *w);
+/*
+ * For a child of ours that writes to disk: a descriptor to be kept open in it (child_spec.keep), so
+ * that our next start waits for its end as for a worker's. -errno.
+ */
+int worker_lock(const struct vmadmd *d, struct err *err);
 /* At our start: wait for one a killed vmadmd left in its last system call. */
 int workers_await(const struct vmadmd *d, struct err *err);
 /* At our end: let them finish; their done does not run. */

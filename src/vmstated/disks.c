@@ -92,6 +92,8 @@ static int make_disk(struct guest *g, size_t i, struct err *err)
 	if (d->size_mib == 0 && !image)
 		return err_set(err, ENOENT, "disks[%zu].path: '%s' does not exist", i,
 			       d->path ? d->path : "");
+	if (g->started->made_by_us)
+		return err_set(err, ENOENT, "disks[%zu].path: '%s' is missing", i, d->path);
 	if (image && !base)
 		return err_set(err, ENOENT,
 			       "disks[%zu].image: no image '%s' (want a file in %s/images or an "

@@ -11,10 +11,13 @@ import pytest
 from test_vmadmd import ask_as, call, create, message, nothing_left, whole_or_gone
 
 # Makes disk0 only when the gate is open: holds a shared lock against the test's exclusive one.
-GATED_QEMU_IMG = """#!/bin/sh
-: > "$GATES/begun"
-flock -s "$GATES/gate" true
-exec /usr/bin/qemu-img "$@"
+GATED_QEMU_IMG = """#!/usr/bin/python3
+import fcntl, os, sys
+gates = os.environ["GATES"]
+open(gates + "/begun", "w").close()
+gate = os.open(gates + "/gate", os.O_RDWR)
+fcntl.flock(gate, fcntl.LOCK_SH)
+os.execv("/usr/bin/qemu-img", ["qemu-img", *sys.argv[1:]])
 """
 
 

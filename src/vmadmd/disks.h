@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Disks of a VM that a change makes: what is looked for before, made, and undone; see disks.c. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct change;
+struct disk;
+struct err;
+struct vm;
+struct vmadmd;
+
+/* A disk image to be made before the change. */
+struct disk_job {
+	struct disk *disk; /* of the new VM, borrowed */
+	char *base;        /* owned, NULL: an empty disk */
+	char *temp;        /* owned: it is made here; NULL: at the disk's path */
+};
+
+/*
+ * Look at every disk of c->new that c->old does not have: fill c->jobs with images to be made,
+ * refuse what is missing. Nothing is changed.
+ */
+int disks_plan(struct change *c, struct err *err);
+/* The same for disk i of c->new alone, whatever c->old has; findings are in c->problems. */
+void disks_plan_one(struct change *c, size_t i);
+void disk_job_done(struct disk_job *job);
+/* Does the definition give the disk this property? */
+void disk_set_given(struct disk *disk, const char *key, bool given);
+/* Sizes of the images that disks of a create payload name by uuid, where it does not give them. */
+void disks_fill(const struct vmadmd *d, struct vm *vm);
+/* Start making the image of c->jobs[c->jobs_done]; change_again or change_fail follows. */
+int disks_make(struct change *c, struct err *err);
+/* Ends the making of an image, if one is being made. */
+void disks_stop(struct change *c);
+void disks_undo(struct change *c);
+/* Files of the data directory that no disk of the new VM names any more. */
+void disks_drop_removed(const struct change *c);
+/* Paths of the images to be made. New reference. */
+json_t *disks_paths(const struct change *c);
