@@ -119,6 +119,33 @@ def test_validate_and_create_agree_on_many(suite):
     agree(suite, 10000, 2)
 
 
+def updates_agree(suite, count, seed):
+    """validate, a dry run and the update itself: one verdict, and a refusal changes nothing."""
+    dice = random.Random(seed)
+    make(suite, plain("web0"))
+    for number in range(count):
+        keys = dice.sample(sorted(VALUES), dice.randint(1, 3))
+        payload = {key: dice.choice(VALUES[key]) for key in keys}
+        before = suite.vmadm("get", "web0").stdout
+        codes = [suite.vmadm(*words, stdin=payload, check=None).returncode for words in (
+            ("validate", "update", "web0"), ("update", "--dry-run", "web0"), ("update", "web0"))]
+        said = f"payload {number} of seed {seed}: {payload}: {codes}"
+        assert codes[0] in (0, 1) and len(set(codes)) == 1, said
+        if codes[2]:
+            assert suite.vmadm("get", "web0").stdout == before, said
+        elif "alias" in payload:
+            suite.vmadm("update", "web0", "alias=web0")
+
+
+def test_validate_and_update_agree(suite):
+    updates_agree(suite, 40, 3)
+
+
+@pytest.mark.campaign
+def test_validate_and_update_agree_on_many(suite):
+    updates_agree(suite, 1000, 4)
+
+
 def test_edit(suite):
     make(suite, plain("web0", tags={"role": "test"}))
     suite.vmadm("edit", "web0", env={"EDITOR": 'sed -i s/"role":.*/"other":1/;s/"ram":.64/"ram":80/',
