@@ -138,7 +138,7 @@ def updates_agree(suite, count, seed):
 
 
 def test_validate_and_update_agree(suite):
-    updates_agree(suite, 40, 3)
+    updates_agree(suite, 20, 3)
 
 
 @pytest.mark.campaign
