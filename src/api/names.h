@@ -68,11 +68,12 @@
 #define FACT_QMP               "qmp"       /* "unresponsive" or "busy" with qmp_since */
 #define FACT_ACCEL             "accel_in_use"
 #define FACT_FBUF              "fbuf" /* {address, port} of a configfile's frame buffer; for vmadmd */
-#define FACT_UNKNOWN           "unknown" /* {whose word is missing: since when} */
+#define FACT_ADDRESSES         "addresses" /* {MAC: [address]}; in the object a member of each NIC */
+#define FACT_UNKNOWN           "unknown"   /* {whose word is missing: since when} */
 /* Facts of vmadmd. */
 #define FACT_PROVISIONING "provisioning"
 /* {quota?, zfs_root_compression?, snapshots, disks?: {VOLUME: {compression}}, unknown?: since} */
-#define FACT_ZFS "zfs"
-#define FACT_SNAPSHOTS    "snapshots" /* [{name, size, created_at, memory, parent?}] */
+#define FACT_ZFS               "zfs"
+#define FACT_SNAPSHOTS         "snapshots"         /* [{name, size, created_at, memory, parent?}] */
 #define FACT_SNAPSHOTS_CHANGED "snapshots_changed" /* time; counts for last_modified */
-#define FACT_VNC "vnc" /* {host, port, display}; merged into info, not the object */
+#define FACT_VNC               "vnc" /* {host, port, display}; merged into info, not the object */

@@ -137,6 +137,20 @@ static int join(const char *procs)
 	return fd >= 0 && write(fd, "0", 1) == 1 ? close(fd) : -1;
 }
 
+/* All but 0 to 2 and those kept: the end of the report tells the parent that all went well. */
+static void __attribute__((noreturn)) run_here(const struct child_spec *spec)
+{
+	unsigned from = FIRST_FREE_FD;
+
+	for (size_t i = 0; i < spec->nkeep; i++) { /* in rising order */
+		if (spec->keep[i] > (int)from)
+			(void)close_range(from, (unsigned)spec->keep[i] - 1, 0);
+		from = (unsigned)spec->keep[i] + 1;
+	}
+	(void)close_range(from, ~0U, 0);
+	_exit(spec->run(spec->arg));
+}
+
 static void __attribute__((noreturn)) child_side(const struct child_spec *spec, int fd)
 {
 	fd = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
@@ -167,6 +181,8 @@ static void __attribute__((noreturn)) child_side(const struct child_spec *spec, 
 	reset_signals();
 	if (spec->env)
 		environ = (char **)(uintptr_t)spec->env;
+	if (spec->run)
+		run_here(spec);
 	if (strchr(spec->argv[0], '/'))
 		(void)execve(spec->argv[0], (char *const *)(uintptr_t)spec->argv, environ);
 	else

@@ -15,6 +15,12 @@ struct child;
 struct child_spec {
 	const char *const
 		*argv; /* NULL-terminated; argv[0] with a slash is run as it is, else by PATH */
+	/*
+	 * Not NULL: in place of executing argv the child calls this and ends with what it returns;
+	 * argv[0] is its name in messages. It has the descriptors of the spec and no others.
+	 */
+	int (*run)(const void *arg);
+	const void *arg;
 	const char *const *env; /* NULL-terminated, NULL: ours */
 	const char *cwd;        /* NULL: ours */
 	int in, out, errfd;     /* descriptors for 0, 1, 2; -1: /dev/null. Borrowed */

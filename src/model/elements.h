@@ -124,8 +124,9 @@ struct nic {
 	struct str_list allowed_ips;
 	struct str_list blocked_outgoing_ports;
 	struct str_list allowed_dhcp_cids;
-	struct str_list forward; /* "tcp:127.0.0.1:2222-:22" */
-	char *tap;               /* an existing tap interface */
+	struct str_list forward;   /* "tcp:127.0.0.1:2222-:22" */
+	char *tap;                 /* an existing tap interface */
+	struct str_list addresses; /* set by who shows the VM, not by people */
 	struct prop_set given;
 	struct ucl_names spelled;
 	struct str_list ucl_path;

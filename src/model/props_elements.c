@@ -163,6 +163,8 @@ static const struct prop nic_rows[] = {
 	  .doc = "Most the guest may send over a bridge; 0 is no limit." },
 	{ N_STR("tap", tap), .set = BY_HAND | NEEDS_RESTART, .show = SHOW_SET, .check = check_ifname,
 	  .source = "design, section 4", .doc = "An existing tap interface to use." },
+	{ N_LIST("addresses", addresses), .show = SHOW_SET, .source = "design, section 4",
+	  .doc = "Addresses the host's neighbour table has for the NIC while the guest runs." },
 };
 
 static const struct prop console_rows[] = {

@@ -214,6 +214,22 @@ static void put_volumes(json_t *object, const struct vm *vm, const json_t *zfs)
 	}
 }
 
+/* --- NICs --- */
+
+/* What the host saw a guest speak from, as vmstated tells. */
+static void put_addresses(json_t *object, const struct vm *vm, const json_t *facts)
+{
+	const json_t *of_mac = json_object_get(facts, FACT_ADDRESSES);
+	json_t *list = json_object_get(object, "nics");
+
+	for (size_t i = 0; of_mac && i < vm->nnics; i++) {
+		json_t *addresses = json_object_get(of_mac, vm->nics[i]->mac);
+
+		if (json_array_size(addresses))
+			(void)json_object_set(json_array_get(list, i), FACT_ADDRESSES, addresses);
+	}
+}
+
 json_t *object_make(const struct cache *c, struct cached *v)
 {
 	const struct feed_state *actor = &c->feeds[FEED_OF_VMADMD];
@@ -247,6 +263,7 @@ json_t *object_make(const struct cache *c, struct cached *v)
 	object = vm_to_json(vm, facts, true);
 	put_disks(object, v, vm);
 	put_volumes(object, vm, zfs);
+	put_addresses(object, vm, facts);
 	return object;
 }
 

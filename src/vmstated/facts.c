@@ -74,6 +74,8 @@ static void put_running(json_t *j, const struct guest *g)
 	json_put_int(j, FACT_ZONEID, g->zoneid);
 	if (!g->launched)
 		return;
+	if (json_object_size(g->addresses))
+		(void)json_object_set(j, FACT_ADDRESSES, g->addresses);
 	put_time(j, FACT_BOOT_TIMESTAMP, g->boot_wall_ms);
 	json_put_bool(j, FACT_READY, g->ready);
 	json_put_str(j, FACT_RUN_STATE, g->run_state[0] ? g->run_state : NULL);

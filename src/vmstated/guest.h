@@ -94,7 +94,7 @@ struct guest {
 	bool ready;
 	enum guest_hold hold;
 	uint64_t busy_until_ms; /* announced: its monitors may be silent; 0: not */
-	unsigned owed; /* what could not be written down yet: state.c */
+	unsigned owed;          /* what could not be written down yet: state.c */
 
 	struct hook_run *hooks;       /* running now, or NULL */
 	const char *hooks_due;        /* of which state they are not through yet; NULL: none */
@@ -102,7 +102,8 @@ struct guest {
 	uint64_t hook_ticket;         /* counts hooks that were started */
 	struct hook_output *hook_out; /* open while anything may write */
 	struct console_relay *console;
-	struct net *net; /* NULL: it had nothing to do yet */
+	struct net *net;   /* NULL: it had nothing to do yet */
+	json_t *addresses; /* {MAC: [address]}, NULL: none is known */
 	struct waiter *waiters;
 	struct guest *next;
 };
@@ -121,6 +122,7 @@ struct supervisor {
 	struct accel_state *accel;
 	struct sync_queue *sync;
 	struct child *net_audit;
+	sd_event_source *neighbours;
 	struct order *order;
 	struct shutdown *shutdown;
 	uint64_t started_ms;

@@ -214,6 +214,7 @@ void launch_ready(struct guest *g)
 	if (monitor_open(g, &err) < 0 || console_open(g, true, &err) < 0)
 		log_warn("vm=%s %s", g->uuid, err.msg);
 	launch_watch(g);
+	neigh_refresh(g->sup);
 }
 
 static void launch_known(void *ctx)

@@ -183,6 +183,7 @@ static int serve(struct supervisor *sup, const struct settings *s, struct err *e
 		return r;
 	net_audit(sup);
 	supervisor_adopt(sup);
+	neigh_start(sup);
 	sup->serving = true;
 	r = routes_start(sup, err);
 	if (r < 0)
@@ -208,6 +209,7 @@ static void finish(struct supervisor *sup)
 	accel_free(sup);
 	sync_free(sup);
 	net_audit_free(sup);
+	sd_event_source_disable_unref(sup->neighbours);
 	sd_event_source_disable_unref(sup->pulse_timer);
 	sd_event_source_disable_unref(sup->owed_timer);
 	sd_event_source_disable_unref(sup->upgrade_timer);
@@ -271,7 +273,7 @@ int main(int argc, char **argv)
 	if (argc == 2 && str_eq(argv[1], "--probe-accelerator"))
 		return accel_probe_main();
 	if (argc == 3 && str_eq(argv[1], WORKER_ARG))
-		return worker_main(argv[2]);
+		return worker_main((int)strtol(argv[2], NULL, 10));
 	if (argc == 2 && str_eq(argv[1], "--routes"))
 		return routes_print();
 	r = daemon_options(&o, argc, argv, flags, ARRAY_SIZE(flags), &s);

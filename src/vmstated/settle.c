@@ -144,6 +144,7 @@ static void qemu_gone(struct guest *g)
 	guest_launch_cleanup(g);
 	guest_remove_sockets(g);
 	net_release(g);
+	neigh_forget(g);
 	cgroup_release(g);
 	timer_stop(g->launch_timer);
 	timer_stop(g->ready_timer);

@@ -60,6 +60,7 @@ static void guest_free(struct guest *g)
 	hooks_free(g);
 	hookout_free(g);
 	net_free(g);
+	neigh_forget(g);
 	monitor_close(g);
 	if (g->qemu)
 		child_forget(g->qemu);

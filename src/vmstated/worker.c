@@ -46,13 +46,20 @@ static int plan_file(const json_t *plan)
 	return steal_fd(&fd);
 }
 
+/* No program of its own: loading ours would cost more than most plans. */
+static int run(const void *arg)
+{
+	return worker_main(*(const int *)arg);
+}
+
 int worker_run(sd_event *event, const json_t *plan, int reply, run_done done, void *ctx,
 	       struct child **ret, struct err *err)
 {
-	AUTO_FREE char *number = xasprintf("%d", reply);
-	const char *argv[] = {"/proc/self/exe", WORKER_ARG, number, NULL};
+	const char *argv[] = {"worker", NULL};
 	AUTO_FD int in = plan_file(plan);
 	struct child_spec spec = {.argv = argv,
+				  .run = run,
+				  .arg = &reply,
 				  .cwd = "/",
 				  .in = in,
 				  .keep = &reply,
@@ -295,15 +302,16 @@ static int work(int to, struct err *err)
 	return r;
 }
 
-int worker_main(const char *reply_fd)
+int worker_main(int reply)
 {
 	struct err err = {0};
 	int r;
 
 	/* Without a vmstated that waits, taps made now would keep the next one from making them. */
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	r = work((int)strtol(reply_fd, NULL, 10), &err);
+	r = work(reply, &err);
 	if (r < 0)
 		(void)fprintf(stderr, "%s\n", err_text(&err, r));
+	(void)fflush(stdout);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

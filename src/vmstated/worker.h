@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The worker: a short-lived process of vmstated's own program, for what may wait on the kernel or
+ * The worker: a short-lived child of vmstated, for what may wait on the kernel or
  * on other programs: taps, filters, limits. It is killed, with what it started, after WORKER_MS.
  */
 #pragma once
@@ -26,6 +26,6 @@ int worker_run(sd_event *event, const json_t *plan, int reply, run_done done, vo
 /* How it went, for a person; 0 or an error. */
 int worker_result(const struct child_exit *how, const char *errors, struct err *err);
 
-/* The worker itself: main() when called with WORKER_ARG and the number of the reply's descriptor.
+/* The worker itself: main() when called with WORKER_ARG (tests, benchmarks), else a forked child.
  */
-int worker_main(const char *reply_fd);
+int worker_main(int reply);

@@ -59,6 +59,9 @@ def test_two_guests(bridge):
 
     console = suite.console(suite.uuid("a"))
     ping(console, "-c 2 -W 5 10.9.0.3", True)
+    console.send("ping -c 1 -W 5 10.9.0.1\n")  # the host gets to know it
+    with suite.events() as events:
+        events.wait_vm("a", lambda o: o["nics"][0].get("addresses") == ["10.9.0.2"], 20, "address")
     # Another IP address, by which the other would answer.
     console.send("ip addr add 10.9.0.66/24 dev eth0\n")
     ping(console, "-c 2 -W 1 -I 10.9.0.66 10.9.0.3", False)
