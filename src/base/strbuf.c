@@ -193,6 +193,18 @@ static bool put_octet(struct strbuf *sb, const char **at)
 	return true;
 }
 
+void strbuf_put_quoted(struct strbuf *sb, const char *text)
+{
+	strbuf_putc(sb, '\'');
+	for (; *text; text++) {
+		if (*text == '\'')
+			strbuf_puts(sb, "'\\''");
+		else
+			strbuf_putc(sb, *text);
+	}
+	strbuf_putc(sb, '\'');
+}
+
 void str_normalise_mac(char **at)
 {
 	AUTO_STRBUF struct strbuf sb = {0};

@@ -39,5 +39,8 @@ const char *str_nearest(const char *text, const char *const *words, size_t count
 /* Append text with control characters as \n, \t, \xHH: for terminals and logs. */
 void strbuf_put_escaped(struct strbuf *sb, const char *text);
 
+/* Append 'text' in single quotes, as one word for a POSIX shell whatever is in it. */
+void strbuf_put_quoted(struct strbuf *sb, const char *text);
+
 /* Replace *at (malloc): "2:8:20:A:B:C" by "02:08:20:0a:0b:0c"; anything else stays. */
 void str_normalise_mac(char **at);

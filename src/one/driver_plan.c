@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
-#include "one/base64.h"
 #include "one/driver_message.h"
 #include "one/driver_options.h"
 #include "one/driver_tm.h"

@@ -29,19 +29,6 @@ void shell_nonce(char buf[SHELL_NONCE + 1])
 	(void)snprintf(buf, SHELL_NONCE + 1, "%016llx", (unsigned long long)v);
 }
 
-/* 'text', whatever is in it. */
-static void put_quoted(struct strbuf *sb, const char *text)
-{
-	strbuf_putc(sb, '\'');
-	for (; *text; text++) {
-		if (*text == '\'')
-			strbuf_puts(sb, "'\\''");
-		else
-			strbuf_putc(sb, *text);
-	}
-	strbuf_putc(sb, '\'');
-}
-
 /* Bare where it can be, else with backslashes, as the stock driver writes guest commands. */
 static void put_escaped(struct strbuf *sb, const char *text)
 {
@@ -69,7 +56,7 @@ static void put_args(struct strbuf *sb, const struct plan *plan, const struct co
 			arg = "<payload base64>";
 		strbuf_putc(sb, ' ');
 		if (i < c->fixed && c->step->driver != STEP_TM)
-			put_quoted(sb, arg);
+			strbuf_put_quoted(sb, arg);
 		else if (for_log)
 			strbuf_puts(sb, arg);
 		else
@@ -82,7 +69,7 @@ static void put_command(struct strbuf *sb, const struct plan *plan, const struct
 {
 	if (c->step->driver == STEP_DIR || c->step->driver == STEP_PUT) {
 		strbuf_puts(sb, c->step->driver == STEP_DIR ? "/bin/mkdir -p " : "/bin/cat - >");
-		put_quoted(sb, c->path);
+		strbuf_put_quoted(sb, c->path);
 		return;
 	}
 	put_escaped(sb, c->path);
@@ -132,7 +119,7 @@ void shell_feed(struct strbuf *sb, const struct plan *plan, const struct command
 
 	if (script) {
 		strbuf_puts(sb, "if [ -x ");
-		put_quoted(sb, c->path);
+		strbuf_put_quoted(sb, c->path);
 		strbuf_puts(sb, " ]; then ");
 	}
 	put_with_input(sb, plan, c);

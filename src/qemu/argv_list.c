@@ -60,20 +60,12 @@ static bool plain(const char *text)
 	return *text && text[strspn(text, safe)] == '\0';
 }
 
-static void put_quoted(struct strbuf *sb, const char *text)
+static void put_word(struct strbuf *sb, const char *text)
 {
-	if (plain(text)) {
+	if (plain(text))
 		strbuf_puts(sb, text);
-		return;
-	}
-	strbuf_putc(sb, '\'');
-	for (; *text; text++) {
-		if (*text == '\'')
-			strbuf_puts(sb, "'\\''");
-		else
-			strbuf_putc(sb, *text);
-	}
-	strbuf_putc(sb, '\'');
+	else
+		strbuf_put_quoted(sb, text);
 }
 
 char *argv_text(const struct argv *a)
@@ -83,7 +75,7 @@ char *argv_text(const struct argv *a)
 	for (size_t i = 0; i < a->count; i++) {
 		if (i > 0)
 			strbuf_puts(&sb, a->items[i][0] == '-' ? " \\\n\t" : " ");
-		put_quoted(&sb, a->items[i]);
+		put_word(&sb, a->items[i]);
 	}
 	strbuf_putc(&sb, '\n');
 	return strbuf_steal(&sb);

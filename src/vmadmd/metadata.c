@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -20,7 +21,7 @@
 
 #define KEY_MAX 256
 
-/* --- CRC32 (IEEE 802.3) and base64 (RFC 4648) --- */
+/* --- CRC32 (IEEE 802.3) and base64 --- */
 
 static uint32_t crc32_of(const char *data, size_t len)
 {
@@ -34,49 +35,19 @@ static uint32_t crc32_of(const char *data, size_t len)
 	return ~crc;
 }
 
-static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-static void put_base64(struct strbuf *out, const char *text)
-{
-	size_t len = strlen(text);
-
-	for (size_t i = 0; i < len; i += 3) {
-		size_t have = len - i < 3 ? len - i : 3;
-		uint32_t bits = 0;
-
-		for (size_t k = 0; k < 3; k++)
-			bits = bits << 8 | (k < have ? (uint8_t)text[i + k] : 0);
-		for (size_t k = 0; k < 4; k++)
-			strbuf_putc(out, k <= have ? alphabet[bits >> (18 - 6 * k) & 63] : '=');
-	}
-}
-
 /* Text of base64[len], padded or not; NULL when it is none, or holds a NUL byte or no UTF-8. */
 static char *base64_text(const char *base64, size_t len)
 {
-	AUTO_STRBUF struct strbuf out = {0};
+	AUTO_FREE char *text = NULL;
 	AUTO_JSON json_t *judge = NULL;
-	uint32_t bits = 0;
-	size_t digits;
+	size_t n;
 
 	while (len > 0 && base64[len - 1] == '=')
 		len--;
-	for (digits = 0; digits < len; digits++) {
-		const char *at = base64[digits] ? strchr(alphabet, base64[digits]) : NULL;
-
-		if (!at)
-			return NULL;
-		bits = bits << 6 | (uint32_t)(at - alphabet);
-		if (digits % 4 != 0)
-			strbuf_putc(&out, (char)(bits >> (6 - 2 * (digits % 4))));
-	}
-	if (digits % 4 == 1)
+	if (base64_decode_bare(base64, len, &text, &n, NULL) < 0 || memchr(text, '\0', n))
 		return NULL;
-	strbuf_reserve(&out, 1);
-	if (out.len > 0 && memchr(out.data, '\0', out.len))
-		return NULL;
-	judge = json_stringn(out.data, out.len);
-	return judge ? strbuf_steal(&out) : NULL;
+	judge = json_stringn(text, n);
+	return judge ? steal_ptr(text) : NULL;
 }
 
 /* --- requests --- */
@@ -276,8 +247,9 @@ static void answer_frame(const struct metadata_request *r, enum metadata_code co
 
 	strbuf_printf(&text, "%s %s", r->id, code_names[code]);
 	if (body && *body) {
-		strbuf_putc(&text, ' ');
-		put_base64(&text, body);
+		AUTO_FREE char *coded = base64_encode(body, strlen(body));
+
+		strbuf_printf(&text, " %s", coded);
 	}
 	strbuf_printf(out, "V2 %zu %08" PRIx32 " ", text.len, crc32_of(text.data, text.len));
 	strbuf_add(out, text.data, text.len);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Base64 in both directions, strict; see base64.h. */
-#include "one/base64.h"
+#include "base/base64.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -54,28 +54,40 @@ static int refuse(char c, size_t at, struct err *err)
 	return err_set(err, EINVAL, "bad base64: 0x%02x at byte %zu", (unsigned char)c, at + 1);
 }
 
-int base64_decode(const char *text, size_t len, char **ret, size_t *ret_len, struct err *err)
+int base64_decode_bare(const char *text, size_t len, char **ret, size_t *ret_len, struct err *err)
 {
 	AUTO_FREE char *data = xmalloc(len / 4 * 3 + 4);
-	size_t n = 0, digits = len;
+	size_t n = 0;
 	uint32_t v = 0;
 
-	while (digits && len - digits < 2 && text[digits - 1] == '=')
-		digits--;
-	for (size_t i = 0; i < digits; i++) {
+	for (size_t i = 0; i < len; i++) {
 		uint8_t six = value_of(text[i]);
 
 		if (six == BAD)
 			return refuse(text[i], i, err);
 		v = v << 6 | six;
-		if (i % 4 == 0)
-			continue;
-		data[n++] = (char)(v >> (6 - i % 4 * 2) & 0xff);
+		if (i % 4)
+			data[n++] = (char)(v >> (6 - i % 4 * 2) & 0xff);
 	}
-	if (len % 4 || digits % 4 == 1)
+	if (len % 4 == 1)
 		return err_set(err, EINVAL, "bad base64: cut short after %zu bytes", len);
 	data[n] = '\0';
 	*ret = steal_ptr(data);
 	*ret_len = n;
 	return 0;
+}
+
+int base64_decode(const char *text, size_t len, char **ret, size_t *ret_len, struct err *err)
+{
+	AUTO_FREE char *data = NULL;
+	size_t digits = len;
+	int r;
+
+	while (digits && len - digits < 2 && text[digits - 1] == '=')
+		digits--;
+	r = base64_decode_bare(text, digits, &data, ret_len, err);
+	if (r == 0 && len % 4)
+		return err_set(err, EINVAL, "bad base64: cut short after %zu bytes", len);
+	*ret = steal_ptr(data);
+	return r;
 }
