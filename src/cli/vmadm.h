@@ -49,6 +49,10 @@ int cmd_info(struct cli *cli);
 int cmd_console(struct cli *cli);
 int cmd_events(struct cli *cli);
 int cmd_completion(struct cli *cli);
+/* vmadm_backup.c */
+extern const struct cli_option receive_options[];
+int cmd_backup(struct cli *cli);
+int cmd_receive(struct cli *cli);
 /* vmadm_save.c */
 extern const struct cli_option restore_options[];
 int cmd_save(struct cli *cli);

@@ -307,7 +307,7 @@ static int change_cancel(void *ctx, int r, const struct err *why, struct err *er
 {
 	struct change *c = ctx;
 
-	if (c->kind->cancel && c->stored && !c->failed)
+	if (c->live && c->live->cancellable && !c->failed)
 		return c->kind->cancel(c, r, why, err);
 	if (c->begun || c->stored || c->failed)
 		return err_set(err, EBUSY,

@@ -38,8 +38,8 @@ struct change_kind {
 	size_t nsteps;
 	int (*undo_files)(struct change *c, struct err *err); /* first, in a worker; may be NULL */
 	void (*undo)(struct change *c); /* then what is in memory; may be NULL */
-	/* where the engine would say too late; NULL: so it is */
-	int (*cancel)(struct change *c, int r, const struct err *why, struct err *err);
+	int (*cancel)(struct change *c, int r, const struct err *why,
+		      struct err *err); /* where the engine would say too late; may be NULL */
 };
 
 struct change {
@@ -105,8 +105,7 @@ void change_fail(struct change *c, int r, const struct err *err);
  */
 void change_order(struct vmadmd *d, const struct change_kind *kind, const char *uuid,
 		  const struct change_by *by, struct live *live, struct http_request *req);
-/* Make it a job, answer its detached request. */
-int change_job(struct change *c, const json_t *images, struct err *err);
+int change_job(struct change *c, const json_t *images, struct err *err); /* answers if detached */
 
 /*
  * A step whose files wait for a disk: work runs in a worker (no change of memory survives), then

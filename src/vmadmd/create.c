@@ -23,6 +23,7 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/change.h"
+#include "vmadmd/create.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
 
@@ -133,7 +134,7 @@ static json_t *facts_of(struct change *c, const char *zone_state)
 	return facts;
 }
 
-static int announce(struct change *c, struct err *err)
+int create_announce(struct change *c, struct err *err)
 {
 	c->seq = guest_provisioning(guest_get(c->d, c->uuid), facts_of(c, "configured"));
 	return 0;
@@ -155,7 +156,7 @@ static int stored(struct change *c, struct err *err)
 		       c->uuid);
 }
 
-static int store(struct change *c, struct err *err)
+int create_store(struct change *c, struct err *err)
 {
 	return change_work(c, store_files, stored, err);
 }
@@ -174,7 +175,7 @@ static int installed(struct change *c, struct err *err)
 	return 0;
 }
 
-static int install(struct change *c, struct err *err)
+int create_install(struct change *c, struct err *err)
 {
 	struct guest *g = guest_get(c->d, c->uuid);
 
@@ -209,13 +210,13 @@ static int start(struct change *c, struct err *err)
 	return STEP_WAIT;
 }
 
-static int settle(struct change *c, struct err *err)
+int create_settle(struct change *c, struct err *err)
 {
 	c->seq = guest_provisioning(guest_get(c->d, c->uuid), NULL);
 	return 0;
 }
 
-static int answer(struct change *c, struct err *err)
+int create_answer(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *out = json_object();
 	struct err text = {0};
@@ -239,7 +240,7 @@ static int answer(struct change *c, struct err *err)
 	return 0;
 }
 
-static int undo_files(struct change *c, struct err *err)
+int create_undo_files(struct change *c, struct err *err)
 {
 	int r = 0;
 
@@ -251,7 +252,7 @@ static int undo_files(struct change *c, struct err *err)
 	return r;
 }
 
-static void undo(struct change *c)
+void create_undo(struct change *c)
 {
 	struct guest *g = guest_find(c->d, c->uuid);
 
@@ -262,8 +263,10 @@ static void undo(struct change *c)
 
 /* Steps in order; images come before the announcement, since vminfod withholds for 10 s only. */
 static const change_step steps[] = {
-	check, step_job,    mark,    step_lock, step_images, announce,  step_begin,
-	store, step_commit, install, start,     settle,      step_seen, answer,
+	check,           step_job,      mark,         step_lock,     step_images,
+	create_announce, step_begin,    create_store, step_commit,   create_install,
+	start,           create_settle, step_seen,    create_answer,
 };
 
-const struct change_kind change_create = {"create", steps, ARRAY_SIZE(steps), undo_files, undo};
+const struct change_kind change_create = {"create", steps, ARRAY_SIZE(steps), create_undo_files,
+					  create_undo};

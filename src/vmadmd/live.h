@@ -46,6 +46,7 @@ struct live {
 	json_t *entry;  /* of the snapshot meant */
 	bool own_entry; /* it is not (yet) in the index */
 	json_t *journal;
+	bool cancellable;  /* now, by its kind's cancel */
 	bool marked;       /* the journal is written */
 	char qemu_job[64]; /* id of our job in QEMU */
 	struct qjob *job;

@@ -14,6 +14,7 @@
 #include "model/vm.h"
 #include "store/catalog.h"
 #include "vmadmd/auth.h"
+#include "vmadmd/backup.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
@@ -48,11 +49,15 @@ const struct http_route vmadmd_routes[] = {
 	  "Back to a snapshot. A job." },
 	{ "DELETE", "/vm/:id/snapshots/:name", handle_snapshot_delete, false,
 	  "Delete a snapshot; others stay. A job." },
+	{ "POST",   "/vm/:id/backup", handle_backup, false,
+	  "The whole VM as a stream to the socket `file`, while it runs. A job." },
 	{ "POST",   "/vm/:id/save", handle_save, false,
 	  "Memory and devices into a file, and stop: {file}. A job." },
 	{ "POST",   "/vm/:id/restore", handle_restore, false,
 	  "Start with the memory of a file: {file, force}. A job." },
 	{ "POST",   "/vms",	    handle_create, false, "Make a VM of a create payload." },
+	{ "POST",   "/receive",	    handle_receive, false,
+	  "Make a VM of the stream the socket `file` gives: {file, uuid}. A job." },
 	{ "PUT",    "/vm/:id",	    handle_update, false, "Change a VM by an update payload." },
 	{ "DELETE", "/vm/:id",	    handle_delete, false, "Stop a VM by force and remove it." },
 	{ "POST",   "/vm/:id/reprovision", handle_reprovision, false,

@@ -27,7 +27,7 @@
 
 /* --- requests --- */
 
-static int take_file(const json_t *body, struct saving *s, struct err *err)
+int save_take_file(const json_t *body, struct saving *s, struct err *err)
 {
 	const char *file = json_get_str(body, "file", NULL);
 	char id[UUID_LEN + 1];
@@ -64,7 +64,7 @@ void save_begin(struct http_request *req, void *ctx, const struct change_kind *k
 	l->saving = saving_new();
 	r = json_parse_object(len ? text : "{}", len ? len : 2, "body", &body, &err);
 	if (r == 0)
-		r = take_file(body, l->saving, &err);
+		r = save_take_file(body, l->saving, &err);
 	if (r == 0)
 		r = caller_take(&l->saving->who, http_peer(req), &err);
 	if (r < 0) {

@@ -67,5 +67,7 @@ int save_cancel(struct change *c, int r, const struct err *why, struct err *err)
 void handle_save(struct http_request *req, void *ctx);
 void handle_restore(struct http_request *req, void *ctx);
 extern const struct change_kind change_save, change_save_undo, change_restore, change_restore_undo;
+/* "file" of a request, an absolute path, and "force". */
+int save_take_file(const json_t *body, struct saving *s, struct err *err);
 /* Begin kind with {file, force}; who asks must be root or the VM's owner. */
 void save_begin(struct http_request *req, void *ctx, const struct change_kind *kind);

@@ -47,6 +47,8 @@ static void stop_watching(struct saving *s)
 	if (g)
 		monitor_unwatch(g, &s->watch);
 	timer_stop(s->look);
+	if (s->on_way)
+		s->c->live->cancellable = false;
 	s->on_way = false;
 }
 
@@ -263,7 +265,7 @@ int save_move(struct change *c, bool out, struct err *err)
 	if (r < 0)
 		return r;
 	s->c = c;
-	s->on_way = true;
+	s->on_way = c->live->cancellable = true;
 	s->watch = (struct monitor_watch){.event = on_event, .ctx = s};
 	monitor_watch(live_guest(c), &s->watch);
 	args = json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability", "events", "state", 1);
@@ -277,9 +279,6 @@ int save_cancel(struct change *c, int r, const struct err *why, struct err *err)
 {
 	struct saving *s = c->live->saving;
 
-	if (!s->on_way || s->moved)
-		return err_set(err, EBUSY, "VM %s: it is too late to end it, or too early",
-			       c->uuid);
 	s->cancelled = true;
 	c->ended = r;
 	c->end_why = *why;

@@ -274,7 +274,7 @@ static void on_taken(struct change *c, const json_t *value)
 	change_next(c);
 }
 
-static int take_disks(struct change *c, struct err *err)
+int snap_take_disks(struct change *c, struct err *err)
 {
 	AUTO_FREE char *tag = snap_tag(c->live);
 	json_t *actions = json_array();
@@ -291,7 +291,7 @@ static int take(struct change *c, struct err *err)
 {
 	if (!c->live->running)
 		return change_work(c, take_images, taken, err);
-	return c->live->memory ? take_memory(c, err) : take_disks(c, err);
+	return c->live->memory ? take_memory(c, err) : snap_take_disks(c, err);
 }
 
 static int copy_vars(struct change *c, struct err *err)

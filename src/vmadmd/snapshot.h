@@ -48,4 +48,7 @@ json_t *snap_nodes(const struct live *l, const json_t *paths);
 char *snap_tag(const struct live *l);
 int snap_image(const char *deed, const char *tag, const char *path, struct err *err);
 json_t *snap_journal(struct change *c, const char *op);
+/* Steps: a snapshot of the disks alone of a VM that runs; and away with it. */
+int snap_take_disks(struct change *c, struct err *err);
+int snap_drop_nodes(struct change *c, struct err *err);
 int snap_record(struct change *c, struct err *err); /* write the index */

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "qemu/image.h"
+#include "vmadmd/backup.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
 #include "vmadmd/snapshot.h"
@@ -358,7 +359,7 @@ static int plan_delete(struct change *c, struct err *err)
 	return 0;
 }
 
-static int delete_nodes(struct change *c, struct err *err)
+int snap_drop_nodes(struct change *c, struct err *err)
 {
 	const struct live *l = c->live;
 	AUTO_FREE char *tag = snap_tag(l);
@@ -384,6 +385,7 @@ static int delete_images(struct change *c, struct err *err)
 	AUTO_FREE char *tag = snap_tag(l);
 	AUTO_FREE char *nvram = path_of_data(c->d->paths, c->uuid, "nvram.fd");
 	AUTO_FREE char *vars = snap_vars_path(nvram, l->name);
+	AUTO_FREE char *part = path_of_data(c->d->paths, c->uuid, BACKUP_PART);
 	const json_t *item;
 	size_t i;
 	int r = 0;
@@ -399,6 +401,7 @@ static int delete_images(struct change *c, struct err *err)
 			r = snap_image("-d", tag, path, err);
 		live_point_worker("image");
 	}
+	(void)unlink(part);
 	if (r == 0 && unlink(vars) < 0 && errno != ENOENT)
 		r = err_sys(err, errno, "cannot remove '%s'", vars);
 	return r;
@@ -430,7 +433,7 @@ static int record_gone(struct change *c, struct err *err)
 
 static const change_step delete_steps[] = {
 	snap_step_entry, live_step_lock,   live_step_nodes,   plan_delete,      live_step_job,
-	live_step_mark,  record_gone,      snap_step_busy,    delete_nodes,     snap_step_calm,
+	live_step_mark,  record_gone,      snap_step_busy,    snap_drop_nodes,  snap_step_calm,
 	drop_images,     live_step_unmark, live_step_publish, snap_step_answer,
 };
 
@@ -478,7 +481,7 @@ static int await_taking(struct change *c, struct err *err)
 
 static int undo_nodes(struct change *c, struct err *err)
 {
-	return c->live->done ? STEP_SKIP : delete_nodes(c, err);
+	return c->live->done ? STEP_SKIP : snap_drop_nodes(c, err);
 }
 
 static int undo_images(struct change *c, struct err *err)

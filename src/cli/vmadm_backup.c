@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmadm backup, send and receive; see vmadm.h. The stream goes between vmadmd and a socket of ours:
+ * files and pipes are opened here, with the rights of who asks.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/sock.h"
+#include "base/strbuf.h"
+#include "cli/act.h"
+#include "cli/request.h"
+#include "cli/vmadm.h"
+
+#define MAGIC_LEN  16 /* "DROVER-STREAM-1\n" */
+#define HEADER_LEN 12 /* type, length */
+#define HEAD_MAX   (4u << 20)
+#define PART       (256u << 10)
+#define LOOK_MS    1000 /* between two looks at a job that has not come to its stream yet */
+
+/* clang-format off */
+const struct cli_option receive_options[] = {
+	{ 'f', 'f', "file", "FILE", "file with the stream; standard input when it is not given" },
+	{ 0 },
+};
+/* clang-format on */
+
+struct meeting {
+	char *dir, *path; /* of our socket, in a folder of its own */
+	int fd;
+};
+
+static void meeting_done(struct meeting *m)
+{
+	if (m->fd >= 0)
+		(void)close(m->fd);
+	if (m->path)
+		(void)unlink(m->path);
+	if (m->dir)
+		(void)rmdir(m->dir);
+	free(m->path);
+	free(m->dir);
+}
+
+static int meeting_open(struct meeting *m, struct err *err)
+{
+	const char *place = getenv("XDG_RUNTIME_DIR");
+
+	*m = (struct meeting){.fd = -1};
+	m->dir = xasprintf("%s/vmadm-XXXXXX", place && *place ? place : "/tmp");
+	if (!mkdtemp(m->dir)) {
+		replace_str(&m->dir, NULL);
+		return err_sys(err, errno, "cannot make a folder for the stream's socket");
+	}
+	m->path = path_join(m->dir, "stream");
+	return sock_listen(m->path, 0600, &m->fd, err);
+}
+
+/* The job ended without coming to us: 0 while it goes on. */
+static int look_at_job(struct cli *cli, const char *job, struct err *err)
+{
+	AUTO_FREE char *target = request_target("/jobs/", job, "");
+	const struct request rq = {
+		.peer = PEER_VMADMD, .method = "GET", .target = target, .limit_ms = READ_LIMIT_MS};
+	struct client_reply reply;
+	int code = request_run(cli, &rq, &reply, err);
+	AUTO_FREE char *state = NULL;
+
+	if (code)
+		return code;
+	state = js_member_string(js_value(reply.body, reply.len), "state");
+	if (!str_eq(state, "running"))
+		code = job_outcome(js_value(reply.body, reply.len), err);
+	if (!str_eq(state, "running") && code == 0)
+		code = EXIT_FAILED; /* done without us */
+	client_reply_done(&reply);
+	return code;
+}
+
+/* vmadmd's end: a blocking descriptor in *ret, or an exit code. */
+static int meet(struct cli *cli, const struct meeting *m, const char *job, int *ret,
+		struct err *err)
+{
+	struct pollfd p = {.fd = m->fd, .events = POLLIN};
+	int code = 0;
+
+	while (code == 0) {
+		if (poll(&p, 1, LOOK_MS) == 1) {
+			*ret = accept4(m->fd, NULL, NULL, SOCK_CLOEXEC);
+			if (*ret >= 0)
+				return 0;
+		}
+		code = look_at_job(cli, job, err);
+	}
+	return code;
+}
+
+/* Until its end; -errno with whose fault it was in err. */
+static int pump(int from, int to, struct err *err)
+{
+	AUTO_FREE char *buf = xmalloc(PART);
+
+	for (;;) {
+		ssize_t n = read(from, buf, PART);
+		int r;
+
+		if (n == 0)
+			return 0;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(err, errno, "cannot read the stream");
+		r = fd_write_all(to, buf, (size_t)n);
+		if (r < 0)
+			return err_sys(err, -r, "cannot write the stream");
+	}
+}
+
+/* The id of the job that request begins; NULL: an exit code is in *ret_code, told. */
+static char *begin(struct cli *cli, const char *target, const json_t *body, int *ret_code)
+{
+	AUTO_FREE char *text = json_text(body);
+	const struct request rq = {.peer = PEER_VMADMD,
+				   .method = "POST",
+				   .target = target,
+				   .body = text,
+				   .limit_ms = READ_LIMIT_MS};
+	struct client_reply reply;
+	struct err err = {0};
+	char *job;
+
+	*ret_code = request_run(cli, &rq, &reply, &err);
+	if (*ret_code) {
+		*ret_code = request_fail(*ret_code, NULL, &err);
+		return NULL;
+	}
+	job = js_member_string(js_value(reply.body, reply.len), "job");
+	client_reply_done(&reply);
+	return job ? job : xstrdup("");
+}
+
+/* How the job ended: it has the better reason. */
+static int outcome(struct cli *cli, const char *job, struct err *err)
+{
+	struct client_reply reply = {0};
+	int code = job_follow(cli, job, false, &reply, err);
+
+	if (code == 0)
+		code = job_outcome(js_value(reply.body, reply.len), err);
+	client_reply_done(&reply);
+	return code;
+}
+
+/* --- out --- */
+
+static int write_stream(struct cli *cli, int out)
+{
+	AUTO_FREE char *target = request_target("/vm/", cli->args[0], "/backup?wait=0");
+	AUTO_FREE char *job = NULL;
+	AUTO_JSON json_t *body = json_object();
+	AUTO_FD int from = -1;
+	struct meeting m;
+	struct err err = {0}, ours = {0};
+	int r = meeting_open(&m, &err), code = r < 0 ? cli_fail(EXIT_FAILED, "%s", err.msg) : 0;
+
+	json_put_str(body, "file", m.path);
+	if (r == 0)
+		job = begin(cli, target, body, &code);
+	if (job)
+		code = meet(cli, &m, job, &from, &err);
+	if (job && code == 0) {
+		r = pump(from, out, &ours);
+		(void)close(steal_fd(&from)); /* a vmadmd that still writes is to see it */
+		code = outcome(cli, job, &err);
+	}
+	if (job && r < 0)
+		code = cli_fail(EXIT_FAILED, "%s", ours.msg);
+	else if (job && code)
+		code = request_fail(code, NULL, &err);
+	meeting_done(&m);
+	return code;
+}
+
+static int write_file(struct cli *cli, const char *file)
+{
+	AUTO_FREE char *temp = xasprintf("%s.XXXXXX", file);
+	AUTO_FD int fd = mkostemp(temp, O_CLOEXEC);
+	int code;
+
+	if (fd < 0)
+		return cli_fail(EXIT_FAILED, "cannot make a file beside '%s': %s", file,
+				strerror(errno));
+	code = write_stream(cli, fd);
+	if (code == 0 && (fsync(fd) < 0 || rename(temp, file) < 0))
+		code = cli_fail(EXIT_FAILED, "cannot write '%s': %s", file, strerror(errno));
+	if (code)
+		(void)unlink(temp);
+	else
+		cli_say("Backed up VM %s", cli->args[0]);
+	return code;
+}
+
+int cmd_backup(struct cli *cli)
+{
+	const char *file = cli->nargs > 1 ? cli->args[1] : "-";
+
+	if (strcmp(file, "-") != 0)
+		return write_file(cli, file);
+	if (isatty(STDOUT_FILENO))
+		return cli_fail(EXIT_USAGE,
+				"standard output is a terminal: give a file, or a pipe");
+	return write_stream(cli, STDOUT_FILENO);
+}
+
+/* --- in --- */
+
+static bool get(int fd, void *buf, size_t len)
+{
+	size_t got = 0;
+
+	while (got < len) {
+		ssize_t n = read(fd, (char *)buf + got, len - got);
+
+		if (n == 0 || (n < 0 && errno != EINTR))
+			return false;
+		got += n > 0 ? (size_t)n : 0;
+	}
+	return true;
+}
+
+/* The stream's beginning up to its head, which names the VM; vmadmd judges all of it. */
+static int read_head(int fd, struct strbuf *begun, char **ret_uuid, struct err *err)
+{
+	char head[MAGIC_LEN + HEADER_LEN];
+	AUTO_JSON json_t *json = NULL;
+	uint64_t len;
+
+	if (!get(fd, head, sizeof(head)) || memcmp(head, "DROVER-STREAM-", 14) != 0 ||
+	    memcmp(head + MAGIC_LEN, "HEAD", 4) != 0)
+		return err_set(err, EBADMSG, "this is no stream of a VM");
+	memcpy(&len, head + MAGIC_LEN + 4, sizeof(len));
+	len = le64toh(len);
+	if (len > HEAD_MAX)
+		return err_set(err, EBADMSG, "the stream is damaged: its head is too long");
+	strbuf_add(begun, head, sizeof(head));
+	strbuf_reserve(begun, len);
+	if (!get(fd, begun->data + begun->len, len))
+		return err_set(err, EBADMSG, "the stream is cut off");
+	begun->len += len;
+	if (json_parse_object(begun->data + sizeof(head), len, "head", &json, NULL) < 0)
+		return err_set(err, EBADMSG, "the stream is damaged: its head cannot be read");
+	*ret_uuid = xstrdup(json_get_str(json, "uuid", ""));
+	return 0;
+}
+
+static int hand_over(struct cli *cli, int from, const struct strbuf *begun, const char *uuid)
+{
+	AUTO_FREE char *job = NULL;
+	AUTO_JSON json_t *body = json_object();
+	AUTO_FD int to = -1;
+	struct meeting m;
+	struct err err = {0}, ours = {0};
+	int r = meeting_open(&m, &err), code = r < 0 ? cli_fail(EXIT_FAILED, "%s", err.msg) : 0;
+
+	json_put_str(body, "file", m.path);
+	json_put_str(body, "uuid", uuid);
+	if (r == 0)
+		job = begin(cli, "/receive?wait=0", body, &code);
+	if (job)
+		code = meet(cli, &m, job, &to, &err);
+	if (job && code == 0) {
+		r = fd_write_all(to, begun->data, begun->len);
+		if (r == 0)
+			(void)pump(from, to, &ours);
+		(void)close(steal_fd(&to));
+		code = outcome(cli, job, &err);
+	}
+	if (job && code)
+		code = request_fail(code, NULL, &err);
+	meeting_done(&m);
+	return code;
+}
+
+int cmd_receive(struct cli *cli)
+{
+	const char *file = cli_opt(cli, 'f');
+	AUTO_FD int own = file ? open(file, O_RDONLY | O_CLOEXEC) : -1;
+	AUTO_STRBUF struct strbuf begun = {0};
+	AUTO_FREE char *uuid = NULL;
+	struct err err = {0};
+	int code;
+
+	if (file && own < 0)
+		return cli_fail(EXIT_FAILED, "cannot open '%s': %s", file, strerror(errno));
+	if (read_head(file ? own : STDIN_FILENO, &begun, &uuid, &err) < 0)
+		return cli_fail(EXIT_FAILED, "%s", err.msg);
+	code = hand_over(cli, file ? own : STDIN_FILENO, &begun, uuid);
+	if (code == 0)
+		cli_say("Received VM %s", uuid);
+	return code;
+}
