@@ -61,7 +61,6 @@ static int prepare(struct change *c, struct err *err)
 	const struct catalog_entry *e = change_entry(c, err);
 	struct live *l = c->live;
 	json_t *disks = json_array();
-	AUTO_FREE char *id = NULL;
 	char now[ISO_TIME_LEN];
 	int r = l->running ? live_qcow2_only(c, err) : 0;
 
