@@ -227,6 +227,23 @@ def test_documented_names_of_the_list(front):
         assert names(front.take_calls(message)) == [f"/var/lib/one/remotes/vmm/kvm/{script}"]
 
 
+def test_rc_files(front):
+    """defaultrc and vmm_execrc, which the stock driver's wrapper sources."""
+    front.write("etc/defaultrc", "# a comment\nexport PRIORITY=19\nONE_MAD_DEBUG=1 # talk\n")
+    front.write("etc/vmm_exec/vmm_execrc", 'export VNMAD_LOCAL_ACTIONS="x-post bridge-clean"\n')
+    front.replace("vmm/kvm/poll", "nice")
+    with front.driver("kvm") as driver:
+        assert driver.do(front.line("5.10", "poll")[0])[-1] == "POLL SUCCESS 0 19"
+        driver.send("nonsense\n")
+        line, message = front.line("7.x", "shutdown-terminate")
+        assert driver.do(line)[-1] == "SHUTDOWN SUCCESS 0 -"
+        assert names(front.take_calls(message)) == ["/var/tmp/one/vmm/kvm/shutdown",
+                                                    "/var/lib/one/remotes/vnm/bridge/clean"]
+    log = (front.var / "one_vmm_exec.log").read_text()
+    assert "accepted word=SHUTDOWN id=0 host=node1" in log
+    assert "ignored a line" in log
+
+
 def test_end_of_input_and_finalize(front, gate):
     line, _ = front.line("5.10", "poll")
     driver = front.driver("-l poll kvm")
