@@ -257,6 +257,13 @@ void check_block_size(const char *value, const char *where, const char *key, str
 			      "is not a block size (want a power of two from 512 to 131072)");
 }
 
+bool path_has_protocol(const char *path)
+{
+	size_t len = strspn(path, "abcdefghijklmnopqrstuvwxyz0123456789+-");
+
+	return len > 1 && path[len] == ':';
+}
+
 void check_path(const char *value, const char *where, const char *key, struct problems *p)
 {
 	for (const char *c = value; *c; c++) {

@@ -4,6 +4,7 @@
  * and key are as in base/problems.h.
  */
 #pragma once
+#include <stdbool.h>
 
 #include <jansson.h>
 
@@ -28,6 +29,8 @@ void check_cpus(const char *value, const char *where, const char *key, struct pr
 void check_hugepages(const char *value, const char *where, const char *key, struct problems *p);
 void check_block_size(const char *value, const char *where, const char *key, struct problems *p);
 void check_path(const char *value, const char *where, const char *key, struct problems *p);
+/* "nbd:host:10809" and the like are no files: not relative to anything. */
+bool path_has_protocol(const char *path);
 void check_word(const char *value, const char *where, const char *key, struct problems *p);
 void check_namespace(const char *value, const char *where, const char *key, struct problems *p);
 void check_boot(const char *value, const char *where, const char *key, struct problems *p);

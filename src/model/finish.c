@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "base/uuid.h"
+#include "model/checks.h"
 #include "model/model.h"
 #include "model/rows.h"
 
@@ -65,7 +66,8 @@ static void finish_vcpus(struct vm *vm)
 /* Relative paths in a definition start from its folder. A name without '/' may be no path. */
 static void resolve(const struct vm *vm, char **path, bool bare_is_path)
 {
-	if (!vm->dir || !*path || **path == '/' || (!bare_is_path && !strchr(*path, '/')))
+	if (!vm->dir || !*path || path_has_protocol(*path) || **path == '/' ||
+	    (!bare_is_path && !strchr(*path, '/')))
 		return;
 	replace_str(path, xasprintf("%s/%s", vm->dir, *path));
 }

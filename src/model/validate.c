@@ -48,7 +48,7 @@ void slot_check(const struct slot *s)
 	}
 	text = prop_text(row, s->el);
 	recheck(s, text);
-	if (row->check == check_path && text[0] != '/')
+	if (row->check == check_path && text[0] != '/' && !path_has_protocol(text))
 		problem_value(s->p, s->where, s->key, text,
 			      "is a relative path (want an absolute one)");
 	if (row->type == PROP_U32)

@@ -13,6 +13,7 @@
 #include "model/vm.h"
 #include "qemu/argv_private.h"
 #include "qemu/image.h"
+#include "qemu/source.h"
 
 #define AHCI_PORTS  6
 #define SEED_TARGET 200 /* behind all disks */
@@ -53,11 +54,12 @@ static int check_path(struct build *b, size_t i, const struct disk *d)
 	const char *protocol = image_protocol(d->path);
 	AUTO_JSON json_t *text = json_string(d->path);
 
-	if (protocol)
-		return err_set(b->err, ENOTSUP,
-			       "disks[%zu].path: '%s': protocol %s is not served (want a file or a "
-			       "block device)",
-			       i, d->path, protocol);
+	if (protocol) {
+		AUTO_JSON json_t *source = NULL;
+		int r = source_parse(d->path, &source, b->err);
+
+		return r < 0 ? err_wrap(b->err, r, "disks[%zu].path", i) : 0;
+	}
 	if (!text)
 		return err_set(b->err, EINVAL, "disks[%zu].path: is not UTF-8", i);
 	if (d->path[0] != '/')
@@ -72,7 +74,8 @@ static int check_disk(struct build *b, size_t i, const struct disk *d)
 
 	if ((!d->path || !d->path[0]) && !cd)
 		return err_set(b->err, EINVAL, "disks[%zu].path: missing", i);
-	if (d->format == FORMAT_AUTO && !cd)
+	/* A disk of a network has the format it is given, raw unless another is. */
+	if (d->format == FORMAT_AUTO && !cd && !image_protocol(d->path))
 		return err_set(b->err, EINVAL,
 			       "disks[%zu].format: auto is not settled (want raw or qcow2)", i);
 	if (cd && d->model == DISK_NVME)
@@ -110,16 +113,30 @@ static bool is_device(const char *path)
 }
 
 /* Native AIO exists without the page cache only. */
-void argv_backend(struct build *b, const char *id, const struct disk *d)
+static json_t *file_node(const struct disk *d, const char *name)
 {
-	AUTO_FREE char *file_node = xasprintf("%s-file", id);
-	json_t *j = node(d, is_device(d->path) ? "host_device" : "file", file_node);
+	json_t *j = node(d, is_device(d->path) ? "host_device" : "file", name);
 
 	json_put_str(j, "filename", d->path);
 	json_put_str(j, "aio", caches[d->cache].direct ? "native" : "threads");
+	return j;
+}
+
+void argv_backend(struct build *b, const char *id, const struct disk *d)
+{
+	AUTO_FREE char *name = xasprintf("%s-file", id);
+	AUTO_JSON json_t *source = NULL;
+	json_t *j;
+
+	if (image_protocol(d->path) && source_parse(d->path, &source, NULL) == 0) {
+		j = node(d, json_get_str(source, "driver", ""), name);
+		(void)json_object_update(j, source);
+	} else {
+		j = file_node(d, name);
+	}
 	argv_json(b, "-blockdev", j);
 	j = node(d, d->format == FORMAT_QCOW2 ? "qcow2" : "raw", id);
-	json_put_str(j, "file", file_node);
+	json_put_str(j, "file", name);
 	argv_json(b, "-blockdev", j);
 }
 

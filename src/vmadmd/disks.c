@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -24,6 +25,7 @@
 #include "qemu/argv.h"
 #include "qemu/image.h"
 #include "qemu/imagestore.h"
+#include "qemu/source.h"
 #include "vmadmd/change.h"
 #include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
@@ -78,6 +80,34 @@ static const char *job_path(const struct disk_job *job)
 	return job->temp ? job->temp : job->disk->path;
 }
 
+/* Free bytes where path is to be: in the nearest folder that is there. */
+static uint64_t room_at(const char *path)
+{
+	AUTO_FREE char *at = xstrdup(path);
+	struct statvfs fs;
+	char *slash;
+
+	while ((slash = strrchr(at, '/')) && slash > at) {
+		*slash = '\0';
+		if (statvfs(at, &fs) == 0)
+			return (uint64_t)fs.f_bavail * fs.f_frsize;
+	}
+	return UINT64_MAX;
+}
+
+/* A whole copy takes what its image takes; an overlay begins with next to nothing. */
+static int plan_room(struct change *c, const struct disk *disk, const char *where, uint64_t need)
+{
+	uint64_t room = disk->format == FORMAT_RAW ? room_at(disk->path) : UINT64_MAX;
+
+	if (need <= room)
+		return 0;
+	problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where,
+		     "no space for '%s': the copy takes %" PRIu64 " MiB, %" PRIu64 " MiB are free",
+		     disk->path, need / MIB, room / MIB);
+	return -ENOSPC;
+}
+
 /* The image must be readable and fit into the disk; a disk without size gets the image's. */
 static int plan_clone(struct change *c, struct disk *disk, const char *where, const char *base)
 {
@@ -97,7 +127,7 @@ static int plan_clone(struct change *c, struct disk *disk, const char *where, co
 		disk_set_given(disk, "size", true);
 	}
 	if (disk->size_mib >= size_mib)
-		return 0;
+		return plan_room(c, disk, where, info.allocated_size);
 	problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where,
 		     "%" PRIu64 " MiB is less than the %" PRIu64 " MiB of image '%s'",
 		     disk->size_mib, size_mib, base);
@@ -132,6 +162,16 @@ static void plan_new_image(struct change *c, struct disk *disk, const char *wher
 	c->jobs[c->njobs++] = (struct disk_job){.disk = disk, .base = steal_ptr(base)};
 }
 
+static void plan_source(struct change *c, const struct disk *disk, const char *where)
+{
+	AUTO_JSON json_t *source = NULL;
+	struct err err = {0};
+
+	if (source_parse(disk->path, &source, &err) < 0 ||
+	    source_driver_check(disk->path, &err) < 0)
+		problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where, "%s", err.msg);
+}
+
 void disks_plan_one(struct change *c, size_t i)
 {
 	struct disk *disk = c->new->disks[i];
@@ -140,8 +180,12 @@ void disks_plan_one(struct change *c, size_t i)
 		    (disk->size_mib > 0 || disk->image || disk->image_uuid);
 
 	(void)snprintf(where, sizeof(where), "disks[%zu]", i);
-	if (!disk->path || image_protocol(disk->path))
+	if (!disk->path)
 		return;
+	if (image_protocol(disk->path)) {
+		plan_source(c, disk, where);
+		return;
+	}
 	if (make)
 		plan_new_image(c, disk, where);
 	else if (!file_exists(disk->path))

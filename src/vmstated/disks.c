@@ -16,6 +16,7 @@
 #include "model/props.h"
 #include "qemu/image.h"
 #include "qemu/imagestore.h"
+#include "qemu/source.h"
 #include "store/write.h"
 #include "vmstated/parts.h"
 
@@ -89,7 +90,7 @@ static int make_disk(struct guest *g, size_t i, struct err *err)
 	struct child *child;
 	int r;
 
-	if (d->size_mib == 0 && !image)
+	if (!temp || (d->size_mib == 0 && !image))
 		return err_set(err, ENOENT, "disks[%zu].path: '%s' does not exist", i,
 			       d->path ? d->path : "");
 	if (g->started->made_by_us)
@@ -145,8 +146,12 @@ static int check_disk(struct guest *g, size_t i, bool *ret_missing, struct err *
 	int r;
 
 	*ret_missing = false;
-	if (!d->path || image_protocol(d->path))
+	if (!d->path)
 		return 0;
+	if (image_protocol(d->path)) {
+		r = source_driver_check(d->path, err);
+		return r < 0 ? err_wrap(err, r, "disks[%zu].path", i) : 0;
+	}
 	r = image_probe(d->path, &info, err);
 	if (r == -ENOENT) {
 		*ret_missing = true;

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks as guests see them: models and formats, network sources, what is not there."""
+
+import subprocess
+
+import pytest
+
+import drover
+from test_images import make_image
+from test_vmadmd import call, create, message
+
+
+def ready(suite, uuid):
+    with suite.events() as events:
+        call(suite, "POST", f"/vm/{uuid}?action=start&wait=1")
+        return events.wait_vm(uuid, lambda vm: vm.get("ready"), 60)
+
+
+def test_models_and_formats(suite, tmp_path):
+    """Made, cloned, existing, raw and qcow2, on every controller the test guest has a driver for."""
+    suite.vmadm("image", "import", "-n", "base", make_image(tmp_path / "b.qcow2", "qcow2", "24M"))
+    existing = make_image(tmp_path / "existing.raw", "raw", "40M")
+    cd = make_image(tmp_path / "cd.iso", "raw", "2M")
+    uuid = create(suite, suite.payload("web0", "drover.devices", disks=[
+        {"image": "base", "model": "virtio", "serial": "CLONE"},
+        {"size": 16, "format": "raw", "model": "scsi", "serial": "RAW", "cache": "none"},
+        {"path": str(existing), "nocreate": True, "model": "nvme", "readonly": True},
+        {"size": 32, "model": "virtio", "serial": "IOTHREAD", "iothread": True, "discard": True},
+        {"path": str(cd), "media": "cdrom", "model": "scsi"}]))["uuid"]
+    ready(suite, uuid)
+    said = suite.log_wait("web0", "DEV end", 60).decode()
+    for line in ["vda 24 MiB CLONE", "sda 16 MiB", "vdb 32 MiB IOTHREAD", "nvme0n1 40 MiB",
+                 "sr0 2 MiB"]:
+        assert f"DEV block {line}" in said, said[-1500:]
+
+
+def test_nbd(suite, tmp_path):
+    """A guest writes to a disk another process serves, and reads it back."""
+    image, socket = make_image(tmp_path / "served.raw", "raw", "8M"), tmp_path / "nbd"
+    watch = drover.Inotify(tmp_path)
+    server = subprocess.Popen(["qemu-nbd", "-f", "raw", "-k", socket, "-x", "web0", "-t", image])
+    try:
+        deadline = drover.Deadline(20)
+        while not socket.exists():
+            assert watch.wait(deadline)
+        uuid = create(suite, suite.payload("web0", "drover.disk=/dev/vda", disks=[
+            {"path": f"nbd:unix:{socket}:exportname=web0", "nocreate": True, "model": "virtio"}]))["uuid"]
+        ready(suite, uuid)
+        suite.log_wait("web0", "DISK-OK", 30)
+        assert b"drover" in image.read_bytes()[:64]
+        assert "missing" not in suite.vm(uuid)["disks"][0]
+        call(suite, "POST", f"/vm/{uuid}?action=stop&force=1&wait=1")
+    finally:
+        server.kill()
+        server.wait(10)
+        watch.close()
+
+
+def test_drivers_not_installed(cold, tmp_path):
+    """Refused by name before anything is made, and at the start of a hand-written VM."""
+    (tmp_path / "modules").mkdir()
+    cold.env["QEMU_MODULE_DIR"] = str(tmp_path / "modules")
+    cold.use_fake_qemu({})
+    cold.start()
+    for path, driver in [("rbd:vms/web0", "rbd"),
+                         ("iscsi://10.0.0.9/iqn.2026-01.net.example:web0/1", "iscsi")]:
+        said = message(create(cold, cold.payload("web0", disks=[
+            {"path": path, "nocreate": True, "model": "virtio"}]), 400))
+        assert f"needs QEMU's block driver {driver}, which is not installed" in said
+        cold.write_definition("hand", cold.guest(disk=[f'root {{ path = "{path}"; }}']))
+        said = message(call(cold, "POST", "/vm/hand?action=start&wait=1", status=500).json())
+        assert f"block driver {driver}, which is not installed" in said
+    (tmp_path / "modules/block-rbd.so").write_bytes(b"")
+    cold.write_definition("hand", cold.guest(disk=['root { path = "rbd:vms/web0"; }']))
+    made = create(cold, cold.payload("web0", disks=[{"path": "rbd:vms/web0", "nocreate": True, "model": "virtio"}]))
+    call(cold, "POST", f"/vm/{made['uuid']}?action=start&wait=1")
+    for bad in ["nbd:storage", "iscsi://u%25s@h/t/1", "rbd:vms/web0:key=c2VjcmV0", "ssh://h/x"]:
+        said = message(create(cold, cold.payload("x", disks=[
+            {"path": bad, "nocreate": True, "model": "virtio"}]), 400))
+        assert "no such disk" in said or "is not served" in said
+        assert "c2VjcmV0" not in said
+
+
+def test_missing(cold):
+    """The object says when a disk is gone, and the start names it."""
+    cold.use_fake_qemu({})
+    cold.start()
+    uuid = create(cold, cold.payload("web0", disks=[{"size": 8, "model": "virtio"}]))["uuid"]
+    (cold.data_dir(uuid) / "disk0.qcow2").unlink()
+    with cold.events() as events:
+        events.wait_vm(uuid, lambda vm: vm["disks"][0].get("missing"), 15)
+    said = call(cold, "POST", f"/vm/{uuid}?action=start&wait=1", status=500).json()
+    assert "disk0.qcow2' is missing" in message(said)
+
+
+@pytest.mark.root
+def test_no_room(cold):
+    """A preallocated copy that does not fit is refused or undone, by name; nothing is left."""
+    lib = cold.root / "var/lib/vmstated"
+    lib.mkdir(parents=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(lib)],
+                          capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("no mount here")
+    try:
+        base = cold.root / "base.raw"
+        with open(base, "wb") as file:
+            file.write(b"x" * (16 << 20))
+        cold.start("vmadmd")
+        said = message(create(cold, cold.payload("web0", disks=[
+            {"image": str(base), "format": "raw", "model": "virtio"}]), 400))
+        assert "takes 16 MiB" in said and "are free" in said, said
+        assert sorted(p.name for p in cold.etc.iterdir()) == []
+        cold.stop("vmadmd")
+    finally:
+        subprocess.run(["umount", str(lib)], check=True)
