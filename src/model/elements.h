@@ -36,6 +36,8 @@ enum disk_model { DISK_VIRTIO, DISK_SCSI, DISK_IDE, DISK_NVME };
 #define DISK_MODEL_COUNT 4
 enum disk_cache { CACHE_WRITEBACK, CACHE_NONE, CACHE_WRITETHROUGH, CACHE_DIRECTSYNC, CACHE_UNSAFE };
 #define DISK_CACHE_COUNT 5
+enum disk_error { ERROR_STOP, ERROR_ENOSPC, ERROR_REPORT, ERROR_IGNORE };
+#define DISK_ERROR_COUNT 4
 enum disk_format { FORMAT_AUTO, FORMAT_RAW, FORMAT_QCOW2 };
 #define DISK_FORMAT_COUNT 3
 enum nic_model { NIC_VIRTIO, NIC_E1000, NIC_RTL8139 };
@@ -91,6 +93,8 @@ struct disk {
 	bool readonly;
 	bool iothread;
 	char *serial;
+	enum disk_error werror, rerror;
+	uint64_t bps, bps_rd, bps_wr, iops, iops_rd, iops_wr; /* limits, 0: none */
 	enum disk_compression compression;
 	uint64_t refreservation_mib;
 	bool nocreate; /* payload only, not stored */
@@ -127,6 +131,7 @@ struct nic {
 	struct str_list forward;   /* "tcp:127.0.0.1:2222-:22" */
 	char *tap;                 /* an existing tap interface */
 	struct str_list addresses; /* set by who shows the VM, not by people */
+	bool link_down;
 	struct prop_set given;
 	struct ucl_names spelled;
 	struct str_list ucl_path;

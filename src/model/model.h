@@ -89,6 +89,11 @@ void vm_changes_done(struct vm_changes *c);
  */
 void vm_changes_of(const struct vm *old, const struct vm *new, struct vm_changes *ret);
 
+/* The disk or NIC of that name becomes what it is in from: replaced, added last, or dropped. */
+struct prop_table;
+void vm_take_element(struct vm *to, const struct vm *from, const struct prop_table *t,
+		     const char *name);
+
 /* Give vm, as it was started, the members of now that apply at once. */
 void vm_take_live(struct vm *vm, const struct vm *now);
 

@@ -109,15 +109,15 @@ const struct prop_table *row_elements(const struct prop *row);
 const char *enum_name(const char *const *names, size_t count, int value);
 int enum_value(const char *const *names, size_t count, const char *name); /* -EINVAL */
 
-extern const char *const disk_media_names[],
-	*const disk_model_names[],
-		*const disk_cache_names[],
-			*const disk_format_names[],
-				*const nic_model_names[],
-					*const vga_model_names[],
-						*const vm_accel_names[],
-							*const on_failure_names[],
-								*const on_reboot_names[],
-									*const vm_hostbridge_names[],
-										*const disk_compression_names
-											[];
+extern const char *const disk_media_names[];
+extern const char *const disk_model_names[];
+extern const char *const disk_cache_names[];
+extern const char *const disk_error_names[];
+extern const char *const disk_format_names[];
+extern const char *const nic_model_names[];
+extern const char *const vga_model_names[];
+extern const char *const vm_accel_names[];
+extern const char *const on_failure_names[];
+extern const char *const on_reboot_names[];
+extern const char *const vm_hostbridge_names[];
+extern const char *const disk_compression_names[];

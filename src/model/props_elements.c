@@ -24,15 +24,17 @@
 
 #define SIZE_MAX_MIB  (1ll << 34) /* 16 PiB */
 #define BANDWIDTH_MAX 100000000   /* 100 Gbit/s, in kbit/s */
+#define LIMIT_MAX     1000000000000ll
 
 /* clang-format off */
 static const struct prop disk_rows[] = {
 	{ D_STR("path", path), .set = ON_CREATE, .show = SHOW_SET, .check = check_path,
 	  .source = "vmadm(8), disks.*.path",
-	  .doc = "File or block device; NAME.qcow2 in the VM's data directory when not given." },
+	  .doc = "File or block device; NAME.qcow2 in the VM's data directory when not given; a CD drive "
+		 "without is empty." },
 	{ D_U64("size", size_mib), .unit = "MiB", .min = 1, .max = SIZE_MAX_MIB,
-	  .set = ON_CREATE | KEY_BY_INDEX, .show = SHOW_SET, .source = "vmadm(8), disks.*.size",
-	  .doc = "Size of a disk to be made." },
+	  .set = CU_LIVE | KEY_BY_INDEX, .show = SHOW_SET, .source = "vmadm(8), disks.*.size",
+	  .doc = "Size of a disk to be made; it can grow later, while the VM runs too." },
 	{ D_STR("image_uuid", image_uuid), .set = ON_CREATE | KEY_BY_INDEX, .show = SHOW_SET,
 	  .check = check_uuid, .source = "vmadm(8), disks.*.image_uuid",
 	  .doc = "Image to make the disk from." },
@@ -84,6 +86,26 @@ static const struct prop disk_rows[] = {
 	  .source = "design, section 4", .doc = "Serve the disk from a thread of its own." },
 	{ D_STR("serial", serial), .set = CU_RESTART, .show = SHOW_SET, .max = 20,
 	  .check = check_word, .source = "design, section 4", .doc = "Serial number the guest sees." },
+	{ D_ENUM("werror", werror, disk_error, disk_error_names, DISK_ERROR_COUNT), .set = CU_RESTART,
+	  .show = SHOW_SET, .source = "qemu(1), -device werror",
+	  .doc = "When a write fails: stop the guest (also of enospc, when the host's disk is full), "
+		 "report it to the guest, or ignore it." },
+	{ D_ENUM("rerror", rerror, disk_error, disk_error_names, DISK_ERROR_COUNT), .set = CU_RESTART,
+	  .show = SHOW_SET, .source = "qemu(1), -device rerror",
+	  .doc = "The same when a read fails." },
+	{ D_U64("bps", bps), .max = LIMIT_MAX, .set = CU_LIVE, .show = SHOW_SET,
+	  .source = "qemu-qmp-ref(7), block_set_io_throttle",
+	  .doc = "Bytes a second, read and written; 0 is no limit." },
+	{ D_U64("bps_rd", bps_rd), .max = LIMIT_MAX, .set = CU_LIVE, .show = SHOW_SET,
+	  .source = "qemu-qmp-ref(7), block_set_io_throttle", .doc = "Bytes a second read." },
+	{ D_U64("bps_wr", bps_wr), .max = LIMIT_MAX, .set = CU_LIVE, .show = SHOW_SET,
+	  .source = "qemu-qmp-ref(7), block_set_io_throttle", .doc = "Bytes a second written." },
+	{ D_U64("iops", iops), .max = LIMIT_MAX, .set = CU_LIVE, .show = SHOW_SET,
+	  .source = "qemu-qmp-ref(7), block_set_io_throttle", .doc = "Operations a second." },
+	{ D_U64("iops_rd", iops_rd), .max = LIMIT_MAX, .set = CU_LIVE, .show = SHOW_SET,
+	  .source = "qemu-qmp-ref(7), block_set_io_throttle", .doc = "Reads a second." },
+	{ D_U64("iops_wr", iops_wr), .max = LIMIT_MAX, .set = CU_LIVE, .show = SHOW_SET,
+	  .source = "qemu-qmp-ref(7), block_set_io_throttle", .doc = "Writes a second." },
 };
 
 static const struct prop nic_rows[] = {
@@ -163,6 +185,8 @@ static const struct prop nic_rows[] = {
 	  .doc = "Most the guest may send over a bridge; 0 is no limit." },
 	{ N_STR("tap", tap), .set = BY_HAND | NEEDS_RESTART, .show = SHOW_SET, .check = check_ifname,
 	  .source = "design, section 4", .doc = "An existing tap interface to use." },
+	{ N_BOOL("link_down", link_down), .set = CU_LIVE, .show = SHOW_TRUE,
+	  .source = "qemu-qmp-ref(7), set_link", .doc = "The cable is pulled." },
 	{ N_LIST("addresses", addresses), .show = SHOW_SET, .source = "design, section 4",
 	  .doc = "Addresses the host's neighbour table has for the NIC while the guest runs." },
 };

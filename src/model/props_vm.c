@@ -338,6 +338,13 @@ static const struct prop rows[] = {
 	{ ENUM("onreboot", onreboot, on_reboot, on_reboot_names, ON_REBOOT_COUNT), .set = CU_LIVE,
 	  .show = SHOW_SET, .source = "design, section 5",
 	  .doc = "When the guest reboots: reset in place, or restart its process." },
+	{ MS("ioretry", ioretry_ms), .unit = "s", .set = CU_LIVE, .show = SHOW_SET,
+	  .source = "design, section 6",
+	  .doc = "A guest that was stopped by an I/O error is resumed this often until it goes on; "
+		 "0 waits for \"vmadm resume\"." },
+	{ U32("balloon", balloon_mib), .unit = "MiB", .max = 1 << 24, .set = CU_LIVE,
+	  .show = SHOW_SET, .source = "qemu-qmp-ref(7), balloon",
+	  .doc = "Memory the guest is asked to make do with while it runs; 0 is all of ram." },
 
 	/* facts of the daemons */
 	{ RUNTIME("supervisor_state"), .show = SHOW_SET, .column = "SUPERVISOR_STATE", .width = 22,
@@ -358,6 +365,10 @@ static const struct prop rows[] = {
 	  .source = "design, section 4", .doc = "The definition differs from the one running." },
 	{ RUNTIME("run_state"), .show = SHOW_SET, .source = "design, section 5",
 	  .doc = "State QEMU reports: running, paused, io-error, ..." },
+	{ RUNTIME("paused"), .show = SHOW_SET, .source = "design, section 6",
+	  .doc = "Why a running VM stands still: cause, disk, operation, reason, since." },
+	{ RUNTIME("agent"), .show = SHOW_SET, .source = "design, section 6",
+	  .doc = "Whether the guest's agent is there, and whether file systems are frozen." },
 	{ RUNTIME("qmp"), .show = SHOW_SET, .source = "design, section 6",
 	  .doc = "\"unresponsive\" or \"busy\" while QEMU's monitor does not answer." },
 	{ RUNTIME("qmp_since"), .show = SHOW_SET, .source = "design, section 6",

@@ -4,6 +4,7 @@
  * removals, changes of what is there, additions; then what follows from the members is worked out
  * anew and the result validated like any other VM. Sources: vmadm(8), update.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,9 +171,15 @@ static bool disks_may_change(const struct update *u)
 	return strcmp(u->state, "stopped") == 0 || strcmp(u->state, "provisioning") == 0;
 }
 
-static bool refuse_disks(struct update *u, const char *what)
+/* Whole disks are plugged into a running machine, and out of it. */
+static bool disks_may_plug(const struct update *u)
 {
-	if (disks_may_change(u))
+	return disks_may_change(u) || strcmp(u->state, "running") == 0;
+}
+
+static bool refuse_disks(struct update *u, const char *what, bool may)
+{
+	if (may)
 		return false;
 	if (!str_eq(u->refused, what))
 		problems_add(u->p, PROBLEM_BAD_VALUE, NULL, "disks",
@@ -317,7 +324,7 @@ static void change_element(struct update *u, const struct prop_table *t, const j
 		return;
 	}
 	if (t == &disk_props && wants_stopped(t, partial) &&
-	    refuse_disks(u, "at least one specified update to disks is"))
+	    refuse_disks(u, "at least one specified update to disks is", disks_may_change(u)))
 		return;
 	el = vm_elements(u->vm, t).items[index];
 	change_members(u, t, el, partial, where);
@@ -370,6 +377,26 @@ static void add_elements(struct update *u, const struct prop_table *t, const cha
 	}
 }
 
+/* A guest may use all of a disk by now. */
+static void refuse_shrinking(struct update *u)
+{
+	for (size_t i = 0; i < u->vm->ndisks; i++) {
+		const struct disk *d = u->vm->disks[i];
+		AUTO_FREE char *where = xasprintf("disks.%zu.size", i);
+
+		for (size_t j = 0; j < u->old->ndisks; j++) {
+			const struct disk *before = u->old->disks[j];
+
+			if (str_eq(d->path, before->path) && d->size_mib > 0 &&
+			    d->size_mib < before->size_mib)
+				problems_add(u->p, PROBLEM_BAD_VALUE, where, where,
+					     "%" PRIu64 " MiB is less than the %" PRIu64
+					     " MiB the disk has: a disk can only grow",
+					     d->size_mib, before->size_mib);
+		}
+	}
+}
+
 /* --- all of it --- */
 
 static void apply(struct update *u, enum update_op op, const struct prop *row, const char *name,
@@ -389,7 +416,8 @@ static void apply(struct update *u, enum update_op op, const struct prop *row, c
 	} else if (op == OP_CHANGE) {
 		change_elements(u, t, name, value);
 	} else if (json_array_size(value) > 0 &&
-		   !(t == &disk_props && refuse_disks(u, "updates to disks are"))) {
+		   !(t == &disk_props &&
+		     refuse_disks(u, "updates to disks are", disks_may_plug(u)))) {
 		if (op == OP_REMOVE)
 			remove_elements(u, t, name, value);
 		else
@@ -538,6 +566,7 @@ struct vm *vm_update(const struct vm *vm, const json_t *payload, const char *sta
 	dir = steal_ptr(u.vm->dir); /* in a payload no path begins there, whoever judges it */
 	vm_finish(u.vm, NULL);
 	keep_paths(vm, u.vm);
+	refuse_shrinking(&u);
 	json_decref(u.object);
 	if (p->errors == errors)
 		vm_validate(u.vm, p);

@@ -209,11 +209,7 @@ static void disk_source(const struct disk *d, size_t i, struct problems *p)
 		problems_add(p, PROBLEM_BAD_PROPERTY, w.where, w.key,
 			     "cannot be given without image_uuid (want size)");
 	}
-	if (d->media == MEDIA_CDROM && !d->path && !DISK_GIVEN(d, path)) {
-		AUTO_WHERE w = DISK_WHERE(i, path);
-
-		problems_add(p, PROBLEM_MISSING, w.where, w.key, "is required for a CD-ROM");
-	} else if (d->media == MEDIA_DISK && !made && !DISK_GIVEN(d, path)) {
+	if (d->media == MEDIA_DISK && !made && !DISK_GIVEN(d, path)) {
 		AUTO_WHERE w = DISK_WHERE(i, size_mib);
 
 		problems_add(p, PROBLEM_MISSING, w.where, w.key,

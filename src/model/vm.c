@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "base/uuid.h"
+#include "model/model.h"
 #include "model/rows.h"
 
 void str_list_add(struct str_list *list, const char *text)
@@ -204,20 +205,41 @@ void vm_free(struct vm *vm)
 	free(vm);
 }
 
+static void *copy_element(const struct elem_kind *k, void *from)
+{
+	void *element = xmalloc(k->size);
+
+	memcpy(element, from, k->size);
+	props_copy(k->table, element, from);
+	str_list_copy(elem_ucl_path(k->table, element), elem_ucl_path(k->table, from));
+	return element;
+}
+
+void vm_take_element(struct vm *to, const struct vm *from, const struct prop_table *t,
+		     const char *name)
+{
+	long at = vm_element_named(to, t, name), source = vm_element_named(from, t, name);
+	const struct elem_kind *k = kind_of(t);
+	void **items = (void **)vm_elements(to, t).items;
+
+	if (source < 0) {
+		if (at >= 0)
+			vm_drop_element(to, t, (size_t)at);
+	} else if (at < 0) {
+		append(to, k, copy_element(k, vm_elements(from, t).items[source]));
+	} else {
+		element_free(t, items[at]);
+		items[at] = copy_element(k, vm_elements(from, t).items[source]);
+	}
+}
+
 static void copy_elements(struct vm *copy, const struct vm *vm, const struct elem_kind *k)
 {
 	struct elem_list list = vm_elements(vm, k->table);
 
 	items_put(copy, k, NULL, 0);
-	for (size_t i = 0; i < list.count; i++) {
-		void *element = xmalloc(k->size);
-
-		memcpy(element, list.items[i], k->size);
-		props_copy(k->table, element, list.items[i]);
-		str_list_copy(elem_ucl_path(k->table, element),
-			      elem_ucl_path(k->table, list.items[i]));
-		append(copy, k, element);
-	}
+	for (size_t i = 0; i < list.count; i++)
+		append(copy, k, copy_element(k, list.items[i]));
 }
 
 struct vm *vm_copy(const struct vm *vm)

@@ -25,6 +25,7 @@ struct vm {
 	char *owner, *group; /* of the host */
 	/* hardware */
 	uint32_t ram_mib;
+	uint32_t balloon_mib; /* 0: the guest keeps all its memory */
 	uint32_t vcpus;
 	uint32_t sockets, cores, threads; /* 0: not given */
 	char *cpu_type;
@@ -72,6 +73,7 @@ struct vm {
 	char *readyline;
 	enum on_failure onfailure;
 	enum on_reboot onreboot;
+	uint64_t ioretry_ms; /* 0: a guest stopped by an I/O error waits for a person */
 	/* policy */
 	bool do_not_inventory, firewall_enabled, archive_on_delete;
 	bool indestructible_zoneroot, indestructible_delegated;

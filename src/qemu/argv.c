@@ -56,11 +56,11 @@ json_t *argv_pci(const char *driver, const char *id, enum argv_slot slot)
 	return argv_device(driver, id, "pcie.0", addr);
 }
 
-json_t *argv_on_port(struct build *b, const char *driver, const char *id)
+json_t *argv_on_port(size_t port, const char *driver, const char *id)
 {
 	char bus[QEMU_ID_MAX];
 
-	return argv_device(driver, id, qemu_port_id(b->port++, bus, sizeof(bus)), "0x0");
+	return argv_device(driver, id, qemu_port_id(port, bus, sizeof(bus)), "0x0");
 }
 
 static const char *numbered(const char *what, size_t i, char *buf, size_t size)
@@ -84,13 +84,24 @@ const char *qemu_port_id(size_t i, char *buf, size_t size)
 	return numbered("port", i, buf, size);
 }
 
-size_t qemu_ports_used(const struct vm *vm)
+/* Whole groups, with at least one port free. */
+static size_t with_spare(size_t used)
 {
-	size_t n = vm->nnics;
+	return (used / QEMU_PORT_GROUP + 1) * QEMU_PORT_GROUP;
+}
+
+size_t qemu_disk_port(const struct vm *vm)
+{
+	return with_spare(vm->nnics);
+}
+
+size_t qemu_ports(const struct vm *vm)
+{
+	size_t disks = 0;
 
 	for (size_t i = 0; i < vm->ndisks; i++)
-		n += qemu_disk_on_port(vm->disks[i]);
-	return n;
+		disks += qemu_disk_on_port(vm->disks[i]);
+	return qemu_disk_port(vm) + with_spare(disks);
 }
 
 /* --- what is refused --- */
@@ -309,8 +320,9 @@ static void agent(struct build *b)
 
 static void root_ports(struct build *b)
 {
-	size_t count = qemu_ports_used(b->vm) + QEMU_ROOT_PORTS;
+	size_t count = qemu_ports(b->vm);
 
+	b->disk_port = qemu_disk_port(b->vm);
 	for (size_t i = 0; i < count; i++) {
 		AUTO_FREE char *addr = xasprintf("0x%zx.0x%zx", SLOT_PORTS + i / 8, i % 8);
 		char id[QEMU_ID_MAX];

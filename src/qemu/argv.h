@@ -12,7 +12,7 @@ struct disk;
 struct err;
 struct vm;
 
-#define QEMU_ROOT_PORTS 8 /* free ports for hot-plug, beyond those in use at start */
+#define QEMU_PORT_GROUP 8 /* root ports come in slots of so many */
 
 /* What was probed of a QEMU binary and this host, once per binary. */
 struct qemu_caps {
@@ -84,12 +84,32 @@ const char *qemu_nic_id(size_t i, char *buf, size_t size);
 const char *qemu_port_id(size_t i, char *buf, size_t size);
 
 /*
- * Ports 0 .. used - 1 are taken at start, by disks for which qemu_disk_on_port() in order, then by
- * NICs in order; the next QEMU_ROOT_PORTS are free. Whoever plugs keeps account of them: QEMU lets
- * two devices onto one port, where the guest does not see the second.
+ * NIC i is on root port i; disks for which qemu_disk_on_port() are on the ports from
+ * qemu_disk_port() on, in order. Each kind has whole groups of ports, at least one of them free:
+ * what is plugged in at the lowest free port of its kind is there again after the next start.
+ * Whoever plugs keeps account of them: QEMU lets two devices onto one port, where the guest does
+ * not see the second.
  */
-size_t qemu_ports_used(const struct vm *vm);
+size_t qemu_disk_port(const struct vm *vm);
+size_t qemu_ports(const struct vm *vm); /* of both kinds */
 bool qemu_disk_on_port(const struct disk *disk);
+
+/* Where a disk or NIC is to be plugged into a machine that runs. */
+struct qemu_place {
+	size_t number;   /* of its id: disk2, nic2 */
+	size_t port;     /* of those on a root port */
+	unsigned scsi;   /* target of a SCSI device */
+	const char *tap; /* name of the tap's descriptor in QEMU's monitor, NULL: none */
+};
+
+/*
+ * What makes disks[i] or nics[i] appear at that place, in the order of making, as pairs of an
+ * option of the command line ("-blockdev") and its JSON: the same as at a start.
+ */
+int qemu_disk_argv(const struct vm *vm, size_t i, const struct qemu_place *at, struct argv *ret,
+		   struct err *err);
+int qemu_nic_argv(const struct vm *vm, size_t i, const struct qemu_place *at, struct argv *ret,
+		  struct err *err);
 
 /*
  * The variables file that belongs to a firmware image by its name (OVMF_CODE_4M.fd:

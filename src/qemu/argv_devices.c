@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "model/props.h"
 #include "model/vm.h"
 #include "qemu/argv_private.h"
 #include "qemu/image.h"
@@ -150,7 +151,7 @@ static json_t *virtio_disk(struct build *b, const char *id, const struct disk *d
 	if (d->iothread)
 		argv_json(b, "-object",
 			  json_pack("{s:s,s:s}", "qom-type", "iothread", "id", thread));
-	j = argv_on_port(b, "virtio-blk-pci", id);
+	j = argv_on_port(b->disk_port++, "virtio-blk-pci", id);
 	if (d->iothread)
 		json_put_str(j, "iothread", thread);
 	return j;
@@ -192,7 +193,7 @@ static json_t *ide_disk(struct build *b, const char *id, const struct disk *d)
 /* An NVMe controller must have a serial number. */
 static json_t *nvme_disk(struct build *b, const char *id, const struct disk *d)
 {
-	json_t *j = argv_on_port(b, "nvme", id);
+	json_t *j = argv_on_port(b->disk_port++, "nvme", id);
 
 	json_put_str(j, "serial", id);
 	return j;
@@ -206,6 +207,19 @@ static json_t *(*const frontends[DISK_MODEL_COUNT])(struct build *, const char *
 	[DISK_NVME] = nvme_disk,
 };
 
+/* NVMe tells the guest of every error; it has no policy. */
+static void put_policies(json_t *j, const struct disk *d)
+{
+	json_put_str(j, "write-cache", caches[d->cache].write_cache ? "on" : "off");
+	if (attached_as(d) == DISK_NVME)
+		return;
+	json_put_str(j, "werror", enum_name(disk_error_names, DISK_ERROR_COUNT, (int)d->werror));
+	json_put_str(j, "rerror",
+		     d->rerror == ERROR_ENOSPC
+			     ? "report" /* a read finds no full disk */
+			     : enum_name(disk_error_names, DISK_ERROR_COUNT, (int)d->rerror));
+}
+
 static int add_disk(struct build *b, size_t i)
 {
 	const struct disk *d = b->vm->disks[i];
@@ -216,7 +230,7 @@ static int add_disk(struct build *b, size_t i)
 
 	if (r < 0)
 		return r;
-	(void)qemu_disk_id(i, id, sizeof(id));
+	(void)qemu_disk_id(b->place ? b->place->number : i, id, sizeof(id));
 	if (full)
 		argv_backend(b, id, d);
 	j = frontends[attached_as(d)](b, id, d);
@@ -227,7 +241,7 @@ static int add_disk(struct build *b, size_t i)
 	if (d->serial && d->serial[0])
 		json_put_str(j, "serial", d->serial);
 	if (d->media == MEDIA_DISK)
-		json_put_str(j, "write-cache", caches[d->cache].write_cache ? "on" : "off");
+		put_policies(j, d);
 	if (b->boot_disk[i] > 0)
 		json_put_int(j, "bootindex", b->boot_disk[i]);
 	argv_json(b, "-device", j);
@@ -282,18 +296,18 @@ static json_t *user_net(const struct nic *n)
 }
 
 /* The descriptor is text to QEMU: a number, or a name known to the monitor. */
-static json_t *tap_net(int fd)
+static json_t *tap_net(const struct build *b, int fd)
 {
 	AUTO_FREE char *text = xasprintf("%d", fd);
 
-	return json_pack("{s:s,s:s}", "type", "tap", "fd", text);
+	return json_pack("{s:s,s:s}", "type", "tap", "fd", b->place ? b->place->tap : text);
 }
 
 static int netdev(struct build *b, size_t i, const char *id)
 {
 	const struct nic *n = b->vm->nics[i];
 	bool user = str_eq(n->nic_tag, "user");
-	int fd = b->fds->taps[i];
+	int fd = b->place ? (b->place->tap ? 0 : -1) : b->fds->taps[i];
 	json_t *j;
 
 	if (!user && n->forward.count > 0)
@@ -304,7 +318,7 @@ static int netdev(struct build *b, size_t i, const char *id)
 			       "nics[%zu].nic_tag: no tap interface for bridge '%s' (name one a "
 			       "start_network hook makes with tap, or use nic_tag user)",
 			       i, n->nic_tag ? n->nic_tag : "");
-	j = user ? user_net(n) : tap_net(fd);
+	j = user ? user_net(n) : tap_net(b, fd);
 	json_put_str(j, "id", id);
 	argv_json(b, "-netdev", j);
 	return 0;
@@ -318,11 +332,12 @@ static int add_nic(struct build *b, size_t i)
 	json_t *j;
 	int r;
 
-	net = xasprintf("%s-net", qemu_nic_id(i, id, sizeof(id)));
+	(void)qemu_nic_id(b->place ? b->place->number : i, id, sizeof(id));
+	net = xasprintf("%s-net", id);
 	r = netdev(b, i, net);
 	if (r < 0)
 		return r;
-	j = argv_on_port(b, nic_drivers[n->model], id);
+	j = argv_on_port(b->nic_port++, nic_drivers[n->model], id);
 	json_put_str(j, "netdev", net);
 	json_put_str(j, "mac", n->mac);
 	if (n->mtu > 0 && n->model == NIC_VIRTIO)
@@ -342,4 +357,43 @@ int argv_nics(struct build *b)
 	for (size_t i = 0; i < b->vm->nnics && r == 0; i++)
 		r = add_nic(b, i);
 	return r;
+}
+
+/* --- into a machine that runs --- */
+
+static int plug(const struct vm *vm, size_t i, const struct qemu_place *at,
+		int (*add)(struct build *b, size_t i), struct argv *ret, struct err *err)
+{
+	struct argv out = {0};
+	struct build b = {.vm = vm,
+			  .out = &out,
+			  .err = err,
+			  .disk_port = at->port,
+			  .nic_port = at->port,
+			  .scsi = at->scsi,
+			  .scsi_there = true,
+			  .place = at};
+	int r = add(&b, i);
+
+	if (r == 0)
+		argv_join(ret, &out);
+	argv_done(&out);
+	return r;
+}
+
+int qemu_disk_argv(const struct vm *vm, size_t i, const struct qemu_place *at, struct argv *ret,
+		   struct err *err)
+{
+	if (attached_as(vm->disks[i]) == DISK_IDE)
+		return err_set(err, ENOTSUP,
+			       "disks[%zu].model: ide cannot be plugged into a machine that runs "
+			       "(want virtio, nvme or scsi, or stop the VM)",
+			       i);
+	return plug(vm, i, at, add_disk, ret, err);
+}
+
+int qemu_nic_argv(const struct vm *vm, size_t i, const struct qemu_place *at, struct argv *ret,
+		  struct err *err)
+{
+	return plug(vm, i, at, add_nic, ret, err);
 }

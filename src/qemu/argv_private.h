@@ -29,9 +29,10 @@ struct build {
 	const struct qemu_fds *fds;
 	struct argv *out;
 	struct err *err;
-	size_t port;                                        /* next free root port */
-	unsigned scsi, ahci;                                /* targets and ports given so far */
-	bool scsi_there;                                    /* the controller */
+	size_t disk_port, nic_port;     /* next free root ports */
+	unsigned scsi, ahci;            /* targets and ports given so far */
+	bool scsi_there;                /* the controller */
+	const struct qemu_place *place; /* of a machine that runs; NULL: a start */
 	int boot_disk[VM_DISKS_MAX], boot_nic[VM_NICS_MAX]; /* boot indices, 0: none */
 	bool net_boot;                                      /* NICs keep their boot ROM */
 	bool dump_core; /* the guest's memory is part of QEMU's core files */
@@ -46,8 +47,8 @@ void argv_json(struct build *b, const char *option, json_t *j);
 json_t *argv_device(const char *driver, const char *id, const char *bus, const char *addr);
 /* The same on a slot of pcie.0. */
 json_t *argv_pci(const char *driver, const char *id, enum argv_slot slot);
-/* The same on the next root port. */
-json_t *argv_on_port(struct build *b, const char *driver, const char *id);
+/* The same on a root port. */
+json_t *argv_on_port(size_t port, const char *driver, const char *id);
 
 /* In key=value options a comma inside a value is doubled. Caller frees. */
 char *argv_doubled(const char *text);

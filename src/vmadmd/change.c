@@ -4,6 +4,8 @@
  * undo on failure, one answer. The kinds are in create.c, update.c and delete.c.
  */
 #include "vmadmd/change.h"
+#include "vmadmd/disks.h"
+#include "vmadmd/update.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -25,6 +27,7 @@
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
+#include "vmadmd/plug.h"
 #include "vmadmd/worker.h"
 
 #define GRACE_STEP_MS 20u
@@ -53,6 +56,8 @@ static void change_free(struct change *c)
 	if (c->guest_lock >= 0)
 		(void)close(c->guest_lock);
 	live_free(c->live);
+	plug_free(c->plug);
+	update_how_free(c->how);
 	free(c);
 }
 
@@ -173,32 +178,6 @@ void change_again(struct change *c)
 	change_go(c);
 }
 
-static json_t *problems_json(const struct problems *p)
-{
-	json_t *list = json_array();
-
-	for (size_t i = 0; i < p->count; i++) {
-		const struct problem *one = &p->items[i];
-
-		if (one->kind == PROBLEM_WARNING)
-			continue;
-		json_array_append_new(list, json_pack("{s:s*, s:s*, s:s*}", "path", one->where,
-						      "key", one->key, "text", one->text));
-	}
-	return list;
-}
-
-/* As http_reply_err, but with every finding: the list is longer than struct err. */
-static void reply_problems(struct change *c, int r)
-{
-	AUTO_FREE char *text = problems_text(&c->problems);
-	AUTO_JSON json_t *out =
-		json_pack("{s:{s:s, s:s, s:o}}", "error", "code", status_errno_name(r), "message",
-			  text, "problems", problems_json(&c->problems));
-
-	http_reply_json(c->req, status_from_errno(r), out);
-}
-
 /* Who may ask was settled before, and whether the VM is there: what files say is not that. */
 static int error_of_change(const struct change *c, int r)
 {
@@ -219,7 +198,7 @@ static void change_failed(struct change *c)
 	if (c->done)
 		c->done(c->done_ctx, c->failed, &c->failure);
 	else if (c->req && c->problems.errors > 0)
-		reply_problems(c, c->failed);
+		change_reply_problems(c, c->failed);
 	else if (c->req)
 		http_reply_err(c->req, c->failed, &c->failure);
 	change_end(c);
@@ -243,13 +222,12 @@ static void on_undone(void *ctx, int r, const struct err *err)
 	change_failed(c);
 }
 
-void change_fail(struct change *c, int r, const struct err *err)
+/* What it did to files and in memory; the running machine is as it was already. */
+static void undo_rest(struct change *c)
 {
 	struct err text = {0};
+	int r;
 
-	c->failed = error_of_change(c, r);
-	c->failure = *err;
-	log_info("vm=%s %s failed uid=%u: %s", c->uuid, c->command, c->uid, err_text(err, r));
 	if (c->kind->undo_files && c->touched) {
 		r = worker_run(c->d, undo_work, c, on_undone, c, &c->worker, &text);
 		if (r == 0)
@@ -257,6 +235,22 @@ void change_fail(struct change *c, int r, const struct err *err)
 		(void)c->kind->undo_files(c, &text);
 	}
 	change_failed(c);
+}
+
+static void on_unplugged(void *ctx, int r, const struct err *err)
+{
+	undo_rest(ctx);
+}
+
+void change_fail(struct change *c, int r, const struct err *err)
+{
+	c->failed = error_of_change(c, r);
+	c->failure = *err;
+	log_info("vm=%s %s failed uid=%u: %s", c->uuid, c->command, c->uid, err_text(err, r));
+	if (c->plug)
+		plug_undo(c->plug, on_unplugged, c);
+	else
+		undo_rest(c);
 }
 
 /* --- steps --- */
@@ -317,6 +311,8 @@ static int change_cancel(void *ctx, int r, const struct err *why, struct err *er
 	c->ended = r;
 	c->end_why = *why;
 	disks_stop(c);
+	if (c->plug)
+		plug_stop(c->plug, r, why);
 	return 0;
 }
 
@@ -347,7 +343,8 @@ int step_job(struct change *c, struct err *err)
 	AUTO_JSON json_t *images = NULL;
 
 	/* What is only written is over before anybody could ask. */
-	if (c->njobs == 0 && !(c->detached && c->kind != &change_updating))
+	if (c->njobs == 0 && !(c->detached && c->kind != &change_updating) &&
+	    !(c->kind == &change_updating && update_is_live(c)))
 		return 0;
 	images = disks_paths(c);
 	return change_job(c, images, err);
@@ -502,6 +499,17 @@ void handle_create(struct http_request *req, void *ctx)
 	else
 		uuid_random(c->uuid); /* a bad one is refused by the check */
 	c->payload = steal_ptr(payload);
+	if (attach(c, req))
+		change_start(c);
+}
+
+void change_update_how(struct vmadmd *d, struct http_request *req, const char *uuid,
+		       json_t *payload, const struct change_by *by, struct update_how *how)
+{
+	struct change *c = change_new(d, &change_updating, uuid, by);
+
+	c->payload = payload;
+	c->how = how;
 	if (attach(c, req))
 		change_start(c);
 }

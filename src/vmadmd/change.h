@@ -25,6 +25,8 @@ struct child;
 struct feed_wait;
 struct job;
 struct live;
+struct plug;
+struct update_how;
 
 #define STEP_WAIT 1
 #define STEP_LAST 2 /* go on with the last step: the answer */
@@ -88,7 +90,10 @@ struct change {
 	bool touched;            /* a step that writes has begun: undo_files is to run */
 	sd_event_source *grace;
 	struct child *child;
-	struct live *live; /* of a live operation (live.h), else NULL */
+	struct plug *plug;      /* what the running machine takes of an update; NULL: nothing */
+	struct update_how *how; /* of an update by a verb (update.h), else NULL */
+	size_t grown;           /* disks [0, grown) of a stopped VM have their new size */
+	struct live *live;      /* of a live operation (live.h), else NULL */
 };
 
 extern const struct change_kind change_create, change_updating, change_delete, change_reprovision,
@@ -105,6 +110,9 @@ void change_fail(struct change *c, int r, const struct err *err);
  */
 void change_order(struct vmadmd *d, const struct change_kind *kind, const char *uuid,
 		  const struct change_by *by, struct live *live, struct http_request *req);
+/* An update by a verb; payload and how are taken. */
+void change_update_how(struct vmadmd *d, struct http_request *req, const char *uuid,
+		       json_t *payload, const struct change_by *by, struct update_how *how);
 int change_job(struct change *c, const json_t *images, struct err *err); /* answers if detached */
 
 /*
@@ -123,6 +131,7 @@ int step_seen(struct change *c, struct err *err);   /* waits for c->seq */
 
 /* Rules between c->new and every other VM, those being made included. -EEXIST or -EINVAL. */
 int change_conflicts(struct change *c, struct err *err);
+void change_reply_problems(struct change *c, int r); /* all of c->problems */
 /* c->problems as an error; 0 when there are none. */
 int change_problems(struct change *c, struct err *err);
 struct catalog_entry *change_entry(struct change *c, struct err *err);

@@ -24,6 +24,7 @@
 #include "store/write.h"
 #include "vmadmd/change.h"
 #include "vmadmd/create.h"
+#include "vmadmd/disks.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
 

@@ -27,6 +27,7 @@
 #include "qemu/imagestore.h"
 #include "qemu/source.h"
 #include "vmadmd/change.h"
+#include "vmadmd/disks.h"
 #include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/worker.h"
@@ -224,6 +225,24 @@ void disks_fill(const struct vmadmd *d, struct vm *vm)
 			continue;
 		disk->image_size_mib = (info.virtual_size + MIB - 1) / MIB;
 		disk_set_given(disk, "image_size", true);
+	}
+}
+
+/*
+ * A running machine must be told; once told, the definition says it too, so that what the guest
+ * writes into the disk is never taken for a format.
+ */
+void disks_settle_formats(struct change *c)
+{
+	for (size_t i = 0; i < c->new->ndisks; i++) {
+		struct disk *disk = c->new->disks[i];
+		struct image_info info;
+
+		if (disk->format != FORMAT_AUTO || disk->media != MEDIA_DISK ||
+		    disk_by_path(c->old, disk->path) || image_probe(disk->path, &info, NULL) < 0)
+			continue;
+		disk->format = info.format == IMAGE_QCOW2 ? FORMAT_QCOW2 : FORMAT_RAW;
+		disk_set_given(disk, "format", true);
 	}
 }
 

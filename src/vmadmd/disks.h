@@ -29,6 +29,8 @@ void disks_plan_one(struct change *c, size_t i);
 void disk_job_done(struct disk_job *job);
 /* Does the definition give the disk this property? */
 void disk_set_given(struct disk *disk, const char *key, bool given);
+/* Disks that are there by now, and new: what they are is written into the definition. */
+void disks_settle_formats(struct change *c);
 /* Sizes of the images that disks of a create payload name by uuid, where it does not give them. */
 void disks_fill(const struct vmadmd *d, struct vm *vm);
 /* Start making the image of c->jobs[c->jobs_done]; change_again or change_fail follows. */

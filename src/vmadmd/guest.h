@@ -17,6 +17,7 @@
 struct err;
 struct guest_stats;
 struct metaport;
+struct plug;
 struct monitor_command;
 struct qmp;
 struct shared_query;
@@ -62,6 +63,7 @@ struct guest {
 	bool qmp_silent;    /* it did not greet, and the log says so */
 	sd_event_source *retry;
 	struct monitor_command *commands; /* without an answer */
+	struct plug *settling;            /* what QEMU was not told at its start */
 	struct monitor_watch *watches;    /* who wants its events */
 	json_t *snapshots;                /* newest first, as told; NULL: none */
 	sd_event_source *repair;          /* of a live operation cut short: to be tried again */

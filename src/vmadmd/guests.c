@@ -76,7 +76,7 @@ static void guest_free(struct guest *g)
 static void drop_if_empty(struct guest *g)
 {
 	if (g->facts || g->provisioning || g->zfs || g->qmp || g->metaport || g->vnc.fd >= 0 ||
-	    g->watches || g->snapshots || g->repairing)
+	    g->watches || g->settling || g->snapshots || g->repairing)
 		return;
 	tdelete(g, &g->d->guests, compare);
 	guest_free(g);

@@ -14,6 +14,7 @@
 #include "daemon/daemon.h"
 #include "qemu/qmp.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/plug.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 
@@ -90,6 +91,7 @@ static void on_ready(void *ctx, struct qmp *q)
 	log_debug("vm=%s monitor ready", g->uuid);
 	g->qmp_silent = false;
 	vnc_apply(g);
+	plug_settle(g);
 	tell_watches(g, MONITOR_READY, NULL);
 }
 

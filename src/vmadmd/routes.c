@@ -19,6 +19,7 @@
 #include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
+#include "vmadmd/operate.h"
 #include "vmadmd/save.h"
 #include "vmadmd/snapshot.h"
 #include "vmadmd/stats.h"
@@ -59,6 +60,12 @@ const struct http_route vmadmd_routes[] = {
 	{ "POST",   "/receive",	    handle_receive, false,
 	  "Make a VM of the stream the socket `file` gives: {file, uuid}. A job." },
 	{ "PUT",    "/vm/:id",	    handle_update, false, "Change a VM by an update payload." },
+	{ "POST",   "/vm/:id/attach", handle_attach, false,
+	  "Add a disk or a NIC, to the running machine too." },
+	{ "POST",   "/vm/:id/detach", handle_detach, false,
+	  "Take a disk or a NIC out, of the running machine too." },
+	{ "POST",   "/vm/:id/resize", handle_resize, false, "Enlarge a disk, also while the VM runs." },
+	{ "POST",   "/vm/:id/medium", handle_medium, false, "Change or eject the medium of a CD drive." },
 	{ "DELETE", "/vm/:id",	    handle_delete, false, "Stop a VM by force and remove it." },
 	{ "POST",   "/vm/:id/reprovision", handle_reprovision, false,
 	  "Make a VM's boot disk anew from {image} or {image_uuid}; its other disks stay." },

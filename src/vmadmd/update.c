@@ -17,8 +17,10 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/change.h"
+#include "vmadmd/disks.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/update.h"
 #include "vmadmd/zfs.h"
 
 static int check(struct change *c, struct err *err)
@@ -37,8 +39,14 @@ static int check(struct change *c, struct err *err)
 	/* Somebody may have set the dataset's quota by hand. */
 	if (json_object_get(c->payload, "quota"))
 		c->old->quota_gib = zfs_quota(c->d, c->uuid, c->old->quota_gib);
-	c->new = vm_update(c->old, c->payload, guest_state(c->d, c->uuid), &c->changes,
-			   &c->problems);
+	if (c->how && c->how->drive) {
+		r = update_medium(c, err);
+		if (r < 0)
+			return r;
+	} else {
+		c->new = vm_update(c->old, c->payload, guest_state(c->d, c->uuid), &c->changes,
+				   &c->problems);
+	}
 	r = change_problems(c, err);
 	if (r < 0)
 		return r;
@@ -221,8 +229,8 @@ static void undo(struct change *c)
 }
 
 static const change_step steps[] = {
-	step_lock, check, step_job,    mark,   step_images, step_begin, apply,
-	quota,     store, step_commit, settle, step_seen,   answer,
+	step_lock, check, step_job, mark,        step_images, step_grow, step_plug, step_begin,
+	apply,     quota, store,    step_commit, step_tell,   settle,    step_seen, answer,
 };
 
 const struct change_kind change_updating = {"update", steps, ARRAY_SIZE(steps), undo_files, undo};

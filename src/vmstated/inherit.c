@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/sock.h"
+#include "daemon/tap.h"
 #include "model/model.h"
 #include "qemu/recorder.h"
 #include "qemu/seed.h"

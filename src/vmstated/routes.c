@@ -338,6 +338,20 @@ static void post_restart(struct http_request *req, void *ctx)
 	stop_or_restart(req, ctx, TARGET_START);
 }
 
+static void post_applied(struct http_request *req, void *ctx)
+{
+	struct err err = {0};
+	struct command c;
+	int r;
+
+	if (!take_command(&c, req, ctx))
+		return;
+	r = c.admin ? guest_applied(c.guest, c.body, &err)
+		    : err_set(&err, EPERM, "only vmadmd and root tell what was plugged in");
+	c.wait = false;
+	answer(&c, req, r, GOAL_RUNNING, 0, &err);
+}
+
 static void post_busy(struct http_request *req, void *ctx)
 {
 	struct err err = {0};
@@ -540,6 +554,8 @@ static const struct http_route routes[] = {
 	{"POST", "/vms/:id/restart", post_restart, false, "Stops and starts."},
 	{"POST", "/vms/:id/reset", post_reset, false, "Resets the machine in place."},
 	{"POST", "/vms/:id/kill", post_kill, false, "Sends a signal to QEMU, KILL by default."},
+	{"POST", "/vms/:id/applied", post_applied, false,
+	 "Disks and NICs of these names were plugged in or out: they count as started with."},
 	{"POST", "/vms/:id/busy", post_busy, false,
 	 "Its monitors will be silent for at most ms; 0: no longer."},
 	{"POST", "/vms/:id/failreset", post_failreset, false, "Leaves failure mode."},

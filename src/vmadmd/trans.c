@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Transactions on a running machine; see live.h. One at a time per guest, since changes of a VM
+ * stand in line. A step is a QMP command, then, for a device, the guest's consent; going back is
+ * the same list from the last step done, with the other command.
+ */
+#include "vmadmd/trans.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/strbuf.h"
+#include "daemon/daemon.h"
+#include "vmadmd/guest.h"
+#include "vmadmd/vmadmd.h"
+
+struct step {
+	struct trans_step is;
+	bool passed; /* it was refused and passed over: nothing to take back */
+};
+
+struct trans {
+	struct guest *g;
+	struct step *steps;
+	size_t count, at;
+	bool back;    /* taking back */
+	bool running; /* between trans_run or trans_undo and done */
+	bool asked;   /* a command is out */
+	int failed;
+	struct err failure;
+	const char *waits; /* id of the device that is to be deleted, borrowed of the step */
+	bool deleted;      /* it was, before the command was answered */
+	sd_event_source *deadline, *later;
+	trans_done done;
+	void *ctx;
+	struct monitor_watch watch;
+};
+
+static void on_event(void *ctx, const char *name, const json_t *data);
+
+struct trans *trans_new(struct guest *g)
+{
+	struct trans *t = xcalloc(1, sizeof(*t));
+
+	t->g = g;
+	return t;
+}
+
+void trans_add(struct trans *t, const struct trans_step *step)
+{
+	t->steps = xrealloc(t->steps, (t->count + 1) * sizeof(*t->steps));
+	t->steps[t->count++] = (struct step){.is = *step};
+}
+
+bool trans_empty(const struct trans *t)
+{
+	return t->count == 0;
+}
+
+void trans_free(struct trans *t)
+{
+	if (!t)
+		return;
+	for (size_t i = 0; i < t->count; i++) {
+		struct trans_step *s = &t->steps[i].is;
+
+		json_decref(s->args);
+		json_decref(s->undo_args);
+		free(s->what);
+		if (s->fd >= 0)
+			(void)close(s->fd);
+	}
+	sd_event_source_disable_unref(t->deadline);
+	sd_event_source_disable_unref(t->later);
+	free(t->steps);
+	free(t);
+}
+
+static void finish(struct trans *t)
+{
+	trans_done done = t->done;
+
+	timer_stop(t->deadline);
+	monitor_unwatch(t->g, &t->watch);
+	t->running = false;
+	done(t->ctx, t->failed, &t->failure);
+}
+
+static void go_on(struct trans *t);
+
+static void step_done(struct trans *t)
+{
+	timer_stop(t->deadline);
+	t->waits = NULL;
+	t->at++;
+	go_on(t);
+}
+
+/* A step did not work: back over those before it, or on with the rest when going back already. */
+static void step_failed(struct trans *t, int r, const struct err *err)
+{
+	struct step *s = &t->steps[t->at];
+
+	timer_stop(t->deadline);
+	t->waits = NULL;
+	if (t->back || s->is.lax) {
+		log_warn("vm=%s %s of %s: %s", t->g->uuid, t->back ? s->is.undo : s->is.command,
+			 s->is.what, err_text(err, r));
+		s->passed = true;
+		t->at = t->back ? t->at - 1 : t->at + 1;
+		go_on(t);
+		return;
+	}
+	t->failed = r;
+	t->failure = *err;
+	t->back = true;
+	t->at--;
+	go_on(t);
+}
+
+static int on_deadline(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	struct trans *t = ctx;
+	struct err err = {0};
+	int r = err_set(&err, ETIMEDOUT,
+			"the guest of VM %s does not let go of %s: no answer within %u s",
+			t->g->uuid, t->steps[t->at].is.what, UNPLUG_MS / 1000);
+
+	step_failed(t, r, &err);
+	return 0;
+}
+
+static bool takes_out(const struct trans *t, const struct step *s)
+{
+	return s->is.gone && str_eq(t->back ? s->is.undo : s->is.command, "device_del");
+}
+
+static void on_answer(void *ctx, int r, const json_t *value, const struct err *err)
+{
+	struct trans *t = ctx;
+	struct step *s = &t->steps[t->at];
+	struct err text = {0};
+
+	t->asked = false;
+	if (r < 0) {
+		r = err_set(&text, r == -EREMOTEIO ? EIO : -r, "%s: %s", s->is.what,
+			    r == -ETIMEDOUT ? "QEMU does not answer" : err_text(err, r));
+		step_failed(t, r, &text);
+	} else if (t->failed && !t->back) { /* stopped meanwhile: this step too is taken back */
+		t->back = true;
+		if (takes_out(t, s) && !t->deleted)
+			t->at--;
+		go_on(t);
+	} else if (takes_out(t, s) && !t->deleted) {
+		(void)timer_set(t->g->d->event, &t->deadline, UNPLUG_MS, on_deadline, t);
+	} else if (t->back) {
+		t->waits = NULL;
+		t->at--;
+		go_on(t);
+	} else {
+		step_done(t);
+	}
+}
+
+/* Steps are few and short: QEMU answers each before the next is sent. */
+static int on_later(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	struct trans *t = ctx;
+	struct step *s;
+	struct err err = {0};
+	int r;
+
+	while (t->back && t->at < t->count && (!t->steps[t->at].is.undo || t->steps[t->at].passed))
+		t->at--; /* below 0 it is beyond count */
+	if (t->at >= t->count) {
+		finish(t);
+		return 0;
+	}
+	s = &t->steps[t->at];
+	t->deleted = false;
+	t->waits = takes_out(t, s) ? s->is.gone : NULL;
+	r = monitor_send(t->g, t->back ? s->is.undo : s->is.command,
+			 t->back ? s->is.undo_args : s->is.args, t->back ? -1 : s->is.fd, on_answer,
+			 t, &err);
+	t->asked = r == 0;
+	if (r < 0)
+		step_failed(t, r, &err);
+	return 0;
+}
+
+/* By way of the loop: callers and QMP's call-backs have returned by then. */
+static void go_on(struct trans *t)
+{
+	(void)timer_set(t->g->d->event, &t->later, 0, on_later, t);
+}
+
+static void begin(struct trans *t, trans_done done, void *ctx)
+{
+	t->done = done;
+	t->ctx = ctx;
+	t->running = true;
+	t->watch = (struct monitor_watch){.event = on_event, .ctx = t};
+	monitor_watch(t->g, &t->watch);
+	go_on(t);
+}
+
+void trans_run(struct trans *t, trans_done done, void *ctx)
+{
+	t->at = 0;
+	begin(t, done, ctx);
+}
+
+void trans_undo(struct trans *t, trans_done done, void *ctx)
+{
+	t->back = true;
+	t->at = t->count - 1;
+	begin(t, done, ctx);
+}
+
+void trans_stop(struct trans *t, int r, const struct err *why)
+{
+	if (!t->running || t->back)
+		return;
+	t->failed = r;
+	t->failure = *why;
+	if (t->asked)
+		return; /* its answer turns us round */
+	if (t->waits) {
+		step_failed(t, r, why);
+	} else {
+		t->back = true;
+		t->at--;
+		go_on(t);
+	}
+}
+
+/* virtio devices are told twice: their back end, without an id, first. */
+static void on_event(void *ctx, const char *name, const json_t *data)
+{
+	static const struct err gone = {ECONNRESET, "the VM stopped running"};
+	struct trans *t = ctx;
+
+	if (!t->waits)
+		return;
+	if (str_eq(name, "DEVICE_DELETED") &&
+	    str_eq(json_get_str(data, "device", NULL), t->waits)) {
+		t->deleted = true;
+		if (t->asked)
+			return; /* the answer is about to come */
+		timer_stop(t->deadline);
+		on_answer(t, 0, NULL, NULL);
+	} else if (str_eq(name, MONITOR_GONE) && !t->asked) {
+		step_failed(t, -ECONNRESET, &gone);
+	}
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A transaction on a running machine: QMP commands one after the other, each with the command that
+ * takes it back. It is wholly done or wholly taken back, as far as the guest lets go: a device
+ * that was asked out of the machine is gone when QEMU says DEVICE_DELETED.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+struct err;
+struct guest;
+struct trans;
+
+#define UNPLUG_MS 20000u /* how long a guest has to let go of a device */
+
+struct trans_step {
+	const char *command, *undo; /* undo NULL: nothing to take back */
+	json_t *args, *undo_args;   /* taken; may be NULL */
+	int fd;                     /* passed along and taken, -1: none */
+	bool lax;                   /* a refusal is logged and passed over */
+	const char *gone;           /* id of the device that is to be DELETED then, or NULL */
+	char *what;                 /* taken: how messages call it ("disk1 ('/srv/a.raw')") */
+};
+
+/* r: 0, or why it failed; then all is taken back. Runs once, from the loop. */
+typedef void (*trans_done)(void *ctx, int r, const struct err *err);
+
+struct trans *trans_new(struct guest *g);
+void trans_add(struct trans *l, const struct trans_step *step);
+bool trans_empty(const struct trans *l);
+void trans_run(struct trans *l, trans_done done, void *ctx);
+/* Take back what was run; nothing to be told of it but by the log. */
+void trans_undo(struct trans *l, trans_done done, void *ctx);
+/* End it: done hears r and why when all is taken back. */
+void trans_stop(struct trans *l, int r, const struct err *why);
+/* Not while it runs. */
+void trans_free(struct trans *l);

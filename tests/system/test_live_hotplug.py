@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks and NICs in and out of running machines, more room, other media: seen by a real guest."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+import drover
+from conftest import lifetime
+
+
+def call(suite, method, target, body=None):
+    return suite.http("vmadmd", method, target, body)
+
+
+def done(suite, what, body, status=200):
+    reply = call(suite, "POST", f"/vm/web0/{what}", body)
+    assert reply.status == status, reply
+    return reply.json()
+
+
+def message(reply):
+    return reply["error"]["message"]
+
+
+def raw(suite, name, mib):
+    path = suite.root / name
+    with open(path, "wb") as file:
+        file.truncate(mib << 20)
+    return str(path)
+
+
+def block(suite):
+    return {row["device"]: row for row in call(suite, "GET", "/vm/web0?type=block").json()["block"]}
+
+
+def machine(suite):
+    """A guest with all drivers loaded, a disk, a NIC and a CD drive; its console's shell."""
+    suite.start()
+    root = raw(suite, "root.raw", 8)
+    suite.write_definition("web0", suite.guest(
+        "drover.modules", nic=['net0 { bridge = user; mac = "52:54:00:00:00:01"; }'],
+        disk=[f'root {{ path = "{root}"; }}', "cd { media = cdrom; model = scsi; }"]))
+    with suite.events() as events:
+        suite.vmstatedctl("start", "web0", seconds=60)
+        vm = events.wait_vm("web0", lambda v: v.get("ready"), 60, "ready")
+        with drover.Console(suite.run_dir(vm["uuid"]) / "vm.console") as console:
+            console.wait("guest# ")
+            yield suite, events, Shell(console)
+    suite.vmstatedctl("stop", "-F", "web0")
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory, guest_images):
+    """One guest for the tests that leave it as they found it."""
+    for suite in lifetime(tmp_path_factory.mktemp("live") / "r"):
+        yield from machine(suite)
+
+
+@pytest.fixture
+def own(cold):
+    yield from machine(cold)
+
+
+class Shell:
+    """The guest's shell on its console: a command, its output."""
+
+    def __init__(self, console):
+        self.console = console
+        self.count = 0
+
+    def run(self, command, seconds=20):
+        self.count += 1
+        self.console.send(f"{command}; echo E''ND{self.count}E\n")
+        start = self.console.at
+        data = self.console.wait(f"END{self.count}E", seconds)
+        return data[start:self.console.at].decode("utf-8", "replace")
+
+    def until(self, test, seconds=20):
+        """Wait, in the guest, until test holds."""
+        out = self.run(f"i=0; while [ $i -lt 200 ]; do {test} && echo HO''LDS && break; "
+                       f"i=$((i+1)); usleep 50000; done", seconds)
+        assert "HOLDS" in out, f"{test}: {out}"
+
+
+def test_disk_in_and_out(guest):
+    """A new disk is seen, written and read by the guest, and gone after its removal."""
+    suite, events, shell = guest
+    path = raw(suite, "data.raw", 16)
+    changes = done(suite, "attach", {"disk": {"path": path, "model": "virtio", "serial": "DATA"}})
+    assert [c["live"] for c in changes["changes"]] == [True] and changes["confirmed"]
+    shell.until("[ -b /dev/vdb ]")
+    assert "32768" in shell.run("cat /sys/block/vdb/size") and "DATA" in shell.run(
+        "cat /sys/block/vdb/serial")
+    shell.run("echo hello-from-guest | dd of=/dev/vdb conv=fsync 2>/dev/null")
+    with open(path, "rb") as file:
+        assert file.read(16) == b"hello-from-guest"
+    vm = suite.vm(suite.uuid("web0"))
+    assert [d.get("path") for d in vm["disks"]][-1] == path and not vm.get("pending")
+    assert set(block(suite)) == {"disk0", "disk1", "disk2"}
+    done(suite, "detach", {"disk": path})
+    shell.until("[ ! -b /dev/vdb ]")
+    assert set(block(suite)) == {"disk0", "disk1"}
+    nodes = subprocess.run([str(suite.binary("vmadm")), "--root", str(suite.root), "get", "web0"],
+                           capture_output=True, text=True, check=True).stdout
+    vm = json.loads(nodes)
+    assert path not in nodes and not vm.get("pending") and os.path.exists(path)
+
+
+def test_update_makes_and_removes_a_disk(guest):
+    """vmadm update with add_disks: the image is made, plugged in; remove_disks removes it."""
+    suite, events, shell = guest
+    done_ = suite.vmadm("update", "web0", stdin={"add_disks": [
+        {"size": 32, "model": "virtio"}, {"size": 33, "model": "nvme"}],
+        "add_nics": [{"nic_tag": "user", "mac": "52:54:00:00:00:02", "model": "virtio"}]})
+    assert "next start" not in done_.stderr + done_.stdout
+    shell.until("[ -b /dev/vdb ]")
+    shell.until("[ -b /dev/nvme0n1 ]")
+    shell.until("grep -q 52:54:00:00:00:02 /sys/class/net/*/address")
+    vm = suite.vm(suite.uuid("web0"))
+    paths = [d["path"] for d in vm["disks"][-2:]]
+    assert all(os.path.exists(path) for path in paths)
+    suite.vmadm("update", "web0", stdin={"remove_disks": paths,
+                                         "remove_nics": ["52:54:00:00:00:02"]})
+    shell.until("[ ! -b /dev/vdb ] && [ ! -b /dev/nvme0n1 ]")
+    shell.until("! grep -q 52:54:00:00:00:02 /sys/class/net/*/address")
+    assert not any(os.path.exists(path) for path in paths)
+
+
+@pytest.mark.campaign
+def test_next_start_gives_the_same_place(own):
+    """A NIC and a disk plugged in are at the same PCI address after the next start."""
+    suite, events, shell = own
+    path = raw(suite, "data.raw", 16)
+    done(suite, "attach", {"disk": {"path": path, "model": "virtio"}})
+    done(suite, "attach", {"nic": {"nic_tag": "user", "mac": "52:54:00:00:00:02",
+                                   "model": "virtio"}})
+    pci = call(suite, "GET", "/vm/web0?type=pci").json()
+    uuid = suite.uuid("web0")
+    suite.vmstatedctl("stop", "-F", "web0")
+    with suite.events() as again:
+        suite.vmstatedctl("start", "web0", seconds=60)
+        again.wait_vm("web0", lambda v: v.get("ready"), 60, "ready")
+
+    def places(answer):
+        return {behind["qdev_id"]: bridge["qdev_id"] for bus in answer["pci"]
+                for bridge in bus["devices"] if "pci_bridge" in bridge
+                for behind in bridge["pci_bridge"].get("devices", [])}
+
+    again = places(call(suite, "GET", f"/vm/{uuid}?type=pci").json())
+    assert again == places(pci) and again["nic1"] == "port1" and again["disk2"] == "port9"
+
+
+def test_more_room(guest):
+    """A disk grows under the guest; smaller and odd sizes are refused."""
+    suite, events, shell = guest
+    shell.until("[ -b /dev/vda ]")
+    suite.vmadm("update", "web0", stdin={"update_disks": [
+        {"path": str(suite.root / "root.raw"), "size": 24}]})
+    shell.until("[ $(cat /sys/block/vda/size) = 49152 ]")
+    assert os.path.getsize(suite.root / "root.raw") == 24 << 20
+    done(suite, "resize", {"disk": "root", "size": "32M"})
+    shell.until("[ $(cat /sys/block/vda/size) = 65536 ]")
+    assert "can only grow" in message(done(suite, "resize", {"disk": "root", "size": 16}, 400))
+    assert "no disk 'none'" in message(done(suite, "resize", {"disk": "none", "size": 64}, 404))
+    assert "size" in message(done(suite, "resize", {"disk": "root", "size": "x"}, 400))
+    vm = suite.vm(suite.uuid("web0"))
+    assert vm["disks"][0]["size"] == 32 and not vm.get("pending")
+
+
+def test_limits_and_cable(guest):
+    """Limits, the cable and the balloon apply at once."""
+    suite, events, shell = guest
+    path = str(suite.root / "root.raw")
+    suite.vmadm("update", "web0", stdin={
+        "update_disks": [{"path": path, "bps": 1000000, "iops_wr": 50}], "balloon": 100,
+        "update_nics": [{"mac": "52:54:00:00:00:01", "link_down": True}]})
+    row = block(suite)["disk0"]["inserted"]
+    assert row["bps"] == 1000000 and row["iops_wr"] == 50
+    shell.run("ip link set eth0 up")
+    shell.until("[ $(cat /sys/class/net/eth0/carrier) = 0 ]")
+    suite.vmadm("update", "web0", stdin={
+        "update_nics": [{"mac": "52:54:00:00:00:01", "link_down": False}]})
+    shell.until("[ $(cat /sys/class/net/eth0/carrier) = 1 ]")
+    suite.vmadm("update", "web0", stdin={"update_disks": [{"path": path, "bps": 0, "iops_wr": 0}],
+                                         "balloon": 0})
+    assert not suite.vm(suite.uuid("web0")).get("pending")
+
+
+@pytest.mark.campaign
+def test_limits_after_a_start(own):
+    """QEMU is told limits, cable and balloon again when it was started."""
+    suite, events, shell = own
+    suite.vmadm("update", "web0", stdin={"update_disks": [
+        {"path": str(suite.root / "root.raw"), "bps": 1000000}], "balloon": 100})
+    suite.kill9("vmadmd")
+    suite.vmstatedctl("stop", "-F", "web0")
+    suite.vmstatedctl("start", "web0", seconds=60)
+    suite.start("vmadmd")
+    deadline = drover.Deadline(10)
+    while block(suite)["disk0"]["inserted"]["bps"] != 1000000:
+        assert not deadline.over()
+
+
+def test_medium(guest):
+    """A CD is put in, changed and ejected; a locked drive only by force."""
+    suite, events, shell = guest
+    iso = {}
+    for name, text in (("one", "first"), ("two", "second")):
+        folder = suite.root / name
+        folder.mkdir()
+        (folder / "name").write_text(text)
+        iso[name] = str(suite.root / f"{name}.iso")
+        subprocess.run(["xorriso", "-as", "genisoimage", "-quiet", "-V", name, "-J", "-r", "-o",
+                        iso[name], str(folder)], check=True, capture_output=True)
+    done(suite, "medium", {"disk": "cd", "path": iso["one"]})
+    shell.run("mkdir -p /cd")
+    shell.until("mount -t iso9660 -o ro /dev/sr0 /cd 2>/dev/null")
+    assert "first" in shell.run("cat /cd/name")
+    reply = done(suite, "medium", {"disk": "cd", "path": iso["two"]}, 409)
+    assert "locked the drive 'cd'" in message(reply)
+    assert suite.vm(suite.uuid("web0"))["disks"][1]["path"] == iso["one"]
+    shell.run("umount /cd")
+    done(suite, "medium", {"disk": "cd", "path": iso["two"]})
+    shell.until("mount -t iso9660 -o ro /dev/sr0 /cd 2>/dev/null")
+    assert "second" in shell.run("cat /cd/name")
+    done(suite, "medium", {"disk": "cd", "force": True})
+    assert "inserted" not in block(suite)["disk1"]
+    assert "path" not in suite.vm(suite.uuid("web0"))["disks"][1]
+    assert "no such file" in message(done(suite, "medium", {"path": "/none"}, 400))
+
+
+def test_refused_before_anything_is_changed(guest):
+    suite, events, shell = guest
+    path = raw(suite, "data.raw", 16)
+    before = suite.vm(suite.uuid("web0"))
+    for what, body, status, text in [
+            ("attach", {"disk": {"path": path, "model": "ide"}}, 500, "ide cannot be plugged"),
+            ("attach", {"nic": {"nic_tag": "br0", "model": "virtio"}}, 500, "without tap"),
+            ("attach", {}, 400, "either disk or nic"),
+            ("attach", {"disk": 5}, 400, "want an object"),
+            ("detach", {"disk": "none"}, 404, "no disk 'none'"),
+            ("detach", {"nic": "52:54:00:00:00:77"}, 404, "no NIC"),
+            ("detach", {"nic": 1}, 400, "want a string"),
+            ("attach", {"disk": {"path": str(suite.root / "root.raw"), "model": "virtio"}}, 400,
+             "root.raw")]:
+        assert text in message(done(suite, what, body, status)), (what, body)
+    after = suite.vm(suite.uuid("web0"))
+    assert before["disks"] == after["disks"] and before["nics"] == after["nics"]
+    assert set(block(suite)) == {"disk0", "disk1"}
