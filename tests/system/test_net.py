@@ -85,6 +85,75 @@ def test_two_guests(bridge):
     assert taps() == {} and tables() == []
 
 
+def linux_bridge(suite):
+    """br0 with VLANs apart; yields its name and what lists its ports."""
+    if subprocess.run(["ip", "link", "set", "br0", "type", "bridge", "vlan_filtering", "1"],
+                      capture_output=True, check=False).returncode:
+        pytest.skip("the kernel's bridges do not filter VLANs")
+    yield "br0", taps
+
+
+def open_vswitch(suite):
+    if not shutil.which("ovs-vswitchd"):
+        pytest.skip("Open vSwitch is not installed")
+    folder = suite.root / "ovs"
+    folder.mkdir()
+    database, socket = folder / "conf.db", folder / "db.sock"
+    suite.env.update(OVS_RUNDIR=str(folder), OVS_LOGDIR=str(folder))
+    run("ovsdb-tool", "create", str(database), "/usr/share/openvswitch/vswitch.ovsschema")
+    daemons = []
+    try:
+        daemons.append(subprocess.Popen(["ovsdb-server", str(database), f"--remote=punix:{socket}"],
+                                        env=suite.env, cwd=folder, stderr=subprocess.DEVNULL))
+        asked = ["ovs-vsctl", "--retry", "--timeout=10", f"--db=unix:{socket}"]
+        run(*asked, "--no-wait", "init")
+        daemons.append(subprocess.Popen(["ovs-vswitchd", f"unix:{socket}"], env=suite.env,
+                                        cwd=folder, stderr=subprocess.DEVNULL))
+        run(*asked, "add-br", "ov0", "--", "set", "bridge", "ov0", "datapath_type=netdev")
+        yield "ov0", lambda: run(*asked, "list-ports", "ov0").split()
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(10)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("made", [linux_bridge, open_vswitch])
+def test_vlans_are_apart(bridge, made):
+    suite = bridge
+    kind = made(suite)
+    name, ports = next(kind)
+    try:
+        suite.start()
+        vlans = {2: 12, 3: 12, 4: 13}
+        for number, vlan in vlans.items():
+            suite.write_definition(f"g{number}", suite.guest(
+                f"drover.net=10.9.0.{number}/24", nic=nic(number, f"vlan_id = {vlan};", name)))
+            suite.vmstatedctl("start", f"g{number}")
+        for number in vlans:
+            suite.log_wait(f"g{number}", "NET-UP", 120)
+        assert len(ports()) == 3
+        console = suite.console(suite.uuid("g2"))
+        ping(console, "-c 2 -W 5 10.9.0.3", True)
+        ping(console, "-c 2 -W 2 10.9.0.4", False)
+        console.sock.close()
+        suite.vmstatedctl("stop", "-F", "g3")
+        assert len(ports()) == 2
+        # Killed together with their supervisor: the next one takes away what they left.
+        pids = [vm(suite, f"g{number}")["pid"] for number in (2, 4)]
+        suite.kill9("vmstated")
+        for pid in pids:
+            os.kill(pid, 9)
+        suite.start("vmstated")
+        with suite.events() as events:
+            for number in (2, 4):
+                events.wait_vm(f"g{number}", lambda o: o.get("state") == "stopped", 20, "stopped")
+        assert ports() == [] and taps() == {} and tables() == []
+        suite.finish()
+    finally:
+        kind.close()
+
+
 def test_tap_as_asked(bridge):
     """MTU, limits, rules and hooks' view of a NIC; what is live changes, also after a SIGKILL."""
     suite = bridge
