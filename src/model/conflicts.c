@@ -97,3 +97,34 @@ void vm_conflicts(const struct vm *vm, const struct vm *other, struct problems *
 			     CONFLICT ": vnc_port %d is taken by %s", vm->vnc_port, text);
 	}
 }
+
+static bool has_mac(const struct vm *vm, const char *mac)
+{
+	for (size_t i = 0; i < vm->nnics; i++) {
+		if (str_eq(vm->nics[i]->mac, mac))
+			return true;
+	}
+	return false;
+}
+
+bool vm_avoid_macs(struct vm *vm, const struct vm *other)
+{
+	const struct prop *row = prop_at(&nic_props, offsetof(struct nic, mac));
+	bool changed = false;
+
+	for (size_t i = 0; i < vm->nnics; i++) {
+		struct nic *n = vm->nics[i];
+
+		if (NIC_GIVEN(n, mac) || !n->mac || !has_mac(other, n->mac))
+			continue;
+		for (unsigned round = 1; has_mac(other, n->mac); round++) {
+			AUTO_FREE char *mac = mac_of_round(vm, n, round);
+
+			if (!has_mac(vm, mac))
+				replace_str(&n->mac, steal_ptr(mac));
+		}
+		given_set(&n->given, row_index(&nic_props, row), true);
+		changed = true;
+	}
+	return changed;
+}

@@ -155,16 +155,21 @@ static bool mac_taken(const struct vm *vm, const char *mac)
 }
 
 /* QEMU's prefix and 24 bits of a version 5 UUID of the NIC's name in the VM's uuid. */
+char *mac_of_round(const struct vm *vm, const struct nic *n, unsigned round)
+{
+	AUTO_FREE char *seed =
+		round ? xasprintf("nic/%s/%u", n->name, round) : xasprintf("nic/%s", n->name);
+	char hash[UUID_LEN + 1];
+
+	uuid_derive(vm->uuid ? vm->uuid : "", seed, hash);
+	return xasprintf("52:54:00:%.2s:%.2s:%.2s", hash + 30, hash + 32, hash + 34);
+}
+
 static void derive_mac(struct vm *vm, struct nic *n)
 {
 	for (unsigned round = 0; !n->mac; round++) {
-		AUTO_FREE char *seed = round ? xasprintf("nic/%s/%u", n->name, round)
-					     : xasprintf("nic/%s", n->name);
-		AUTO_FREE char *mac = NULL;
-		char hash[UUID_LEN + 1];
+		AUTO_FREE char *mac = mac_of_round(vm, n, round);
 
-		uuid_derive(vm->uuid ? vm->uuid : "", seed, hash);
-		mac = xasprintf("52:54:00:%.2s:%.2s:%.2s", hash + 30, hash + 32, hash + 34);
 		if (!mac_taken(vm, mac))
 			n->mac = steal_ptr(mac);
 	}

@@ -58,6 +58,12 @@ void vm_validate(const struct vm *vm, struct problems *p);
 void vm_conflicts(const struct vm *vm, const struct vm *other, struct problems *p);
 
 /*
+ * Give NICs of vm that got their MAC from us, and share it with a NIC of other, another one, which
+ * then counts as given. True when that happened: those looked at before are to be looked at again.
+ */
+bool vm_avoid_macs(struct vm *vm, const struct vm *other);
+
+/*
  * The VM object, members in the order of the table. facts (may be NULL): members of runtime rows
  * by their name, and overrides. secrets: include vnc_password, internal_metadata and the like.
  * Without facts the VM is installed and stopped. Values of facts are shared, not copied.

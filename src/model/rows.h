@@ -57,6 +57,9 @@ bool prop_at_given(const struct prop_table *t, const void *element, size_t at);
 #define DISK_GIVEN(el, field) prop_at_given(&disk_props, (el), offsetof(struct disk, field))
 #define NIC_GIVEN(el, field)  prop_at_given(&nic_props, (el), offsetof(struct nic, field))
 
+/* The MAC a NIC gets when none is given; rounds after 0 when that is taken. Caller frees. */
+char *mac_of_round(const struct vm *vm, const struct nic *n, unsigned round);
+
 /* The set of given rows of an element of this table. */
 struct prop_set *elem_given(const struct prop_table *t, const void *element);
 

@@ -70,6 +70,24 @@ static void choose_name(struct change *c)
 	set_given(vm, &vm->name, alias);
 }
 
+#define MAC_ROUNDS 16 /* each changes a MAC that had a chance of one in millions to be taken */
+
+/* MACs we made are made anew as long as another VM has them. */
+static void avoid_macs(struct change *c)
+{
+	bool again = true;
+
+	for (int round = 0; again && round < MAC_ROUNDS; round++) {
+		again = false;
+		for (size_t i = 0; i < catalog_count(c->d->catalog); i++)
+			again |= vm_avoid_macs(c->new, catalog_at(c->d->catalog, i)->vm);
+		for (const struct change *other = c->d->changes; other; other = other->next) {
+			if (other != c && other->new)
+				again |= vm_avoid_macs(c->new, other->new);
+		}
+	}
+}
+
 static int check(struct change *c, struct err *err)
 {
 	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, NULL);
@@ -90,6 +108,7 @@ static int check(struct change *c, struct err *err)
 	set_given(c->new, &c->new->create_timestamp, clock_iso(clock_wall_ms(), now, sizeof(now)));
 	disks_fill(c->d, c->new);
 	vm_finish(c->new, data);
+	avoid_macs(c);
 	vm_validate(c->new, &c->problems);
 	r = change_problems(c, err);
 	if (r == 0)

@@ -305,9 +305,38 @@ static void start(struct net *n, enum net_work what)
 
 /* --- for the rest of vmstated --- */
 
+/* Two NICs of one address in one network would both be cut off, again and again. */
+static int check_macs(const struct guest *g, struct err *err)
+{
+	for (size_t i = 0; i < VM_NICS_MAX; i++) {
+		const struct nic *n = our_nic(g, i);
+
+		for (const struct guest *o = g->sup->guests; n && o; o = o->next) {
+			for (size_t k = 0; o != g && o->pid > 0 && k < VM_NICS_MAX; k++) {
+				const struct nic *theirs = our_nic(o, k);
+
+				if (theirs && str_eq(theirs->nic_tag, n->nic_tag) &&
+				    theirs->vlan_id == n->vlan_id && str_eq(theirs->mac, n->mac))
+					return err_set(
+						err, EADDRINUSE,
+						"nics[%zu].mac: %s is in use by %s on %s (give "
+						"one of them another mac)",
+						i, n->mac, o->name, n->nic_tag);
+			}
+		}
+	}
+	return 0;
+}
+
 void net_prepare(struct guest *g)
 {
+	struct err err = {0};
 	char tap[NIC_TAP_MAX];
+
+	if (check_macs(g, &err) < 0) {
+		launch_failed(g, &err);
+		return;
+	}
 
 	for (size_t i = 0; i < VM_NICS_MAX; i++) {
 		if (hardware_tap(g, i, tap)) {

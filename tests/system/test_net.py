@@ -220,6 +220,20 @@ def test_refused(bridge, bridge_name, more, why):
     assert taps() == {} and tables() == []
 
 
+def test_one_mac_in_one_network(bridge):
+    suite = bridge
+    suite.use_fake_qemu()
+    suite.start()
+    for name in ("a", "b"):
+        suite.write_definition(name, suite.guest(
+            maxrestart=0, onfailure="fail",
+            nic=['net0 { bridge = br0; mac = "52:54:00:00:00:09"; }']))
+    suite.vmstatedctl("start", "a")
+    done = suite.vmstatedctl("start", "b", check=1)
+    assert "nics[0].mac: 52:54:00:00:00:09 is in use by a on br0" in done.stderr
+    assert len(taps()) == 1
+
+
 def test_leftovers_go_at_start(bridge):
     """A table whose tap is gone is taken away, one whose tap is there stays."""
     suite = bridge

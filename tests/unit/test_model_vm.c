@@ -283,6 +283,28 @@ static void test_derived_is_stable(void **state)
 	assert_string_equal(b->disks[0]->path, "/data/disk0.qcow2");
 }
 
+static void test_macs_of_ours_give_way(void **state)
+{
+	static const char *const payload =
+		"{\"uuid\": \"5c9f4c4e-9d3a-4a70-9d8e-2f0c7b4d1a11\", \"brand\": \"kvm\","
+		" \"nics\": [{\"nic_tag\": \"br0\", \"model\": \"virtio\"},"
+		"            {\"nic_tag\": \"br0\", \"model\": \"virtio\"}]}";
+	AUTO_VM struct vm *vm = make(payload), *other = make(payload), *third = make(payload);
+	AUTO_FREE char *first = NULL;
+
+	vm_finish(vm, "/data");
+	vm_finish(other, "/data");
+	vm_finish(third, "/data");
+	first = xstrdup(vm->nics[0]->mac);
+	assert_true(vm_avoid_macs(vm, other));
+	assert_string_not_equal(vm->nics[0]->mac, first);
+	assert_string_not_equal(vm->nics[0]->mac, vm->nics[1]->mac);
+	assert_false(vm_avoid_macs(vm, other));
+	/* They count as given now, and stay. */
+	replace_str(&third->nics[0]->mac, xstrdup(vm->nics[0]->mac));
+	assert_false(vm_avoid_macs(vm, third));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -295,6 +317,7 @@ int main(void)
 		cmocka_unit_test(test_update_unset),
 		cmocka_unit_test(test_update_nic_count),
 		cmocka_unit_test(test_derived_is_stable),
+		cmocka_unit_test(test_macs_of_ours_give_way),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
