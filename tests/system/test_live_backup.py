@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A VM as a stream, while it runs or stopped, and back; damaged and cut streams leave nothing."""
 
+import socket
 import subprocess
 
 import pytest
-from test_live_snapshot import audit, boot, content, images, made, tags, tidied, write
+from test_live_snapshot import audit, boot, content, images, kill, made, tags, tidied, write
 from test_vmadmd_jobs import ended
 
 
@@ -80,39 +81,61 @@ def test_streams_that_are_refused(suite):
     suite.vmadm("receive", "-f", file)
 
 
-@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("running", [pytest.param(False, marks=pytest.mark.campaign), True])
 def test_killed_in_the_middle(suite, running):
     """vmadmd dies while it sends: no snapshot is left; while it receives: no VM is."""
     uuid = made(suite, boot=False)
     if running:
         suite.vmadm("start", uuid)
+    nowhere = {"file": str(suite.root / "nobody"), "uuid": uuid}
     for place in ("marked", "taken"):
-        suite.env["DROVER_TEST_KILL_AT"] = place
-        suite.restart("vmadmd")
-        done = suite.vmadm("backup", uuid, suite.root / "b", check=None)
-        assert done.returncode != 0
-        ended_daemon(suite)
-        suite.start("vmadmd")
+        killed_at(suite, place, lambda: suite.http("vmadmd", "POST", f"/vm/{uuid}/backup", nowhere))
         job = suite.http("vmadmd", "GET", "/jobs").json()["jobs"][0]
         assert ended(suite, job["id"])["state"] == "failed"
         tidied(suite, uuid)
         audit(suite, uuid, [])
-        assert not list(suite.root.glob("b*")) and not list(suite.data_dir(uuid).glob("*.part"))
     suite.vmadm("backup", uuid, suite.root / "b")
     suite.vmadm("delete", uuid)
-    for place in ("marked", "receiving"):
-        suite.env["DROVER_TEST_KILL_AT"] = place
-        suite.restart("vmadmd")
-        assert suite.vmadm("receive", "-f", suite.root / "b", check=None).returncode != 0
-        ended_daemon(suite)
-        suite.start("vmadmd")
-        gone(suite, uuid)
-    suite.vmadm("receive", "-f", suite.root / "b")
-
-
-def ended_daemon(suite):
+    killed_at(suite, "marked", lambda: suite.http("vmadmd", "POST", "/receive", nowhere))
+    gone(suite, uuid)
+    suite.env["DROVER_TEST_KILL_AT"] = "receiving"
+    suite.restart("vmadmd")
+    assert suite.vmadm("receive", "-f", suite.root / "b", check=None).returncode != 0
     daemon = suite.daemons["vmadmd"]
     daemon.expected_end = True
     daemon.wait_end()
     suite._retire("vmadmd")
     del suite.env["DROVER_TEST_KILL_AT"]
+    suite.start("vmadmd")
+    gone(suite, uuid)
+    suite.vmadm("receive", "-f", suite.root / "b")
+
+
+def killed_at(suite, place, request):
+    suite.env["DROVER_TEST_KILL_AT"] = place
+    suite.restart("vmadmd")
+    kill(suite, request)
+    suite.start("vmadmd")
+
+
+def test_the_receiver_goes_away(suite):
+    """A tool that is killed, and a socket nobody listens on: the job fails, nothing is left."""
+    uuid = made(suite, boot=False)
+    suite.vmadm("start", uuid)
+    job = suite.http("vmadmd", "POST", f"/vm/{uuid}/backup?wait=0",
+                     {"file": str(suite.root / "nobody")}).json()["job"]
+    assert ended(suite, job)["state"] == "failed"
+    tidied(suite, uuid)
+    audit(suite, uuid, [])
+    path = str(suite.root / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        job = suite.http("vmadmd", "POST", f"/vm/{uuid}/backup?wait=0", {"file": path}).json()["job"]
+        connection, _ = listener.accept()
+        assert connection.recv(16, socket.MSG_WAITALL) == b"DROVER-STREAM-1\n"
+        connection.close()
+    assert ended(suite, job)["state"] == "failed"
+    tidied(suite, uuid)
+    audit(suite, uuid, [])
+    assert not list(suite.data_dir(uuid).glob("*.part"))

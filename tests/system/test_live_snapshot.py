@@ -195,7 +195,11 @@ STOPPED = ["marked", "image", "taken", "recorded", "unmarked"]
 RUNNING = ["marked", "before", "asked", "begun", "recorded"]
 
 
-@pytest.mark.parametrize("running", [False, True])
+LONG = pytest.mark.campaign
+BOTH = [pytest.param(False, marks=LONG), True]
+
+
+@pytest.mark.parametrize("running", BOTH)
 def test_killed_while_it_is_taken(suite, running):
     """Wholly there or wholly gone, as the job says; and what came before is untouched."""
     uuid = made(suite, boot=False)
@@ -217,7 +221,7 @@ def test_killed_while_it_is_taken(suite, running):
     audit(suite, uuid, there + ["new"])
 
 
-@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("running", [False, pytest.param(True, marks=LONG)])
 def test_killed_while_it_is_deleted(suite, running):
     """It is gone in the end, whatever the place."""
     uuid = made(suite, boot=False)
@@ -236,7 +240,7 @@ def test_killed_while_it_is_deleted(suite, running):
         audit(suite, uuid, left)
 
 
-@pytest.mark.parametrize("case", ["stopped", "memory", "disks"])
+@pytest.mark.parametrize("case", [pytest.param("stopped", marks=LONG), "memory", "disks"])
 def test_killed_while_it_goes_back(suite, case):
     """It comes to its end at the next start: all disks are those of then."""
     uuid = made(suite, boot=False)
@@ -298,7 +302,7 @@ def test_qemu_dies_in_the_middle(suite):
     audit(suite, uuid, ["s"] if done["state"] == "done" else [])
 
 
-@pytest.mark.parametrize("place", ["asked", "begun"])
+@pytest.mark.parametrize("place", [pytest.param("asked", marks=LONG), "begun"])
 def test_power_cut(suite, place):
     """vmadmd and QEMU die together: nothing half is left, and the VM starts."""
     uuid = made(suite, boot=False, onfailure="fail")
@@ -314,3 +318,60 @@ def test_power_cut(suite, place):
     tidied(suite, uuid)
     audit(suite, uuid, ["old"])
     suite.vmadm("start", uuid)
+
+
+OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+
+
+@pytest.mark.skipif(not os.path.exists(OVMF), reason="no OVMF")
+def test_firmware_variables(suite):
+    """They go with the disks, also of a guest that goes on: it stands still for the copy alone."""
+    uuid = made(suite, boot=False, bootrom=OVMF)
+    suite.vmadm("start", uuid)
+    nvram = suite.data_dir(uuid) / "nvram.fd"
+    suite.vmadm("create-snapshot", uuid, "mem")
+    suite.vmadm("create-snapshot", "--no-memory", uuid, "disks")
+    for name in ("mem", "disks"):
+        assert (suite.data_dir(uuid) / f"nvram.fd.vmsnap-{name}").stat().st_size == \
+            nvram.stat().st_size
+    job = killed_at(suite, "paused", "POST", uuid, body={"name": "cut", "memory": False})
+    assert job["state"] == "failed", job
+    with suite.events() as events:
+        events.wait_vm(uuid, lambda vm: vm.get("run_state") == "running")
+    audit(suite, uuid, ["mem", "disks"])
+    suite.vmadm("rollback-snapshot", uuid, "mem")
+    assert suite.vm(uuid)["run_state"] == "running"
+    suite.vmadm("stop", "-F", uuid)
+    was = (suite.data_dir(uuid) / "nvram.fd.vmsnap-disks").read_bytes()
+    nvram.write_bytes(bytes(len(was)))
+    suite.vmadm("rollback-snapshot", uuid, "disks")
+    assert nvram.read_bytes() == was
+    for name in ("mem", "disks"):
+        suite.vmadm("delete-snapshot", uuid, name)
+    assert not list(suite.data_dir(uuid).glob("*vmsnap*"))
+    audit(suite, uuid, [])
+
+
+def test_busy_is_not_unresponsive(suite):
+    """What is announced to vmstated is told as busy; when it is over, silence is silence."""
+    uuid = made(suite, boot=False)
+    suite.vmadm("start", uuid)
+    pid = suite.vm(uuid)["pid"]
+
+    def busy(ms, want=202):
+        assert suite.http("vmstated", "POST", f"/vms/{uuid}/busy", {"ms": ms}).status == want
+
+    busy(-1, 400)
+    busy(60000)
+    with suite.events() as events:
+        events.wait_vm(uuid, lambda vm: vm.get("qmp") == "busy")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            busy(0)
+            events.wait_vm(uuid, lambda vm: vm.get("qmp") == "unresponsive")
+            busy(60000)
+            events.wait_vm(uuid, lambda vm: vm.get("qmp") == "busy")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        busy(0)
+        events.wait_vm(uuid, lambda vm: "qmp" not in vm)

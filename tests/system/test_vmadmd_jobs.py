@@ -68,6 +68,7 @@ def ended(suite, job, seconds=20):
     """The job once it has ended, awaited on the feed."""
     feed = Feed(suite.socket("run/vmadmd.feed"))
     try:
+        feed.wait(lambda line: line["type"] == "ready")
         now = call(suite, "GET", f"/jobs/{job}").json()
         if now["state"] == "running":
             feed.wait(lambda line: line["type"] == "job" and line["job"]["id"] == job and
