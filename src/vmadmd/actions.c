@@ -18,6 +18,7 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/live.h"
 #include "vmadmd/vmadmd.h"
 
 #define TIMEOUT_MAX_S 31536000
@@ -389,7 +390,11 @@ static int check_state(struct vmadmd *d, const char *uuid, const struct action *
 		       struct err *err)
 {
 	const char *state = guest_state(d, uuid);
+	const char *keeper = live_keeps_stopped(d, uuid);
 
+	if (keeper && action->verb && strcmp(action->verb, "start") == 0)
+		return err_set(err, EBUSY, "VM %s stays stopped until '%s' is done with its disks",
+			       uuid, keeper);
 	if (!action->must_be || (action->verb && str_eq(state, "unknown")))
 		return 0; /* vmstated will say */
 	if (str_eq(state, *action->must_be ? action->must_be : "running") ||

@@ -395,6 +395,15 @@ void live_undo(struct change *c)
 	live_repair(c->d, c->uuid, l->again ? REPAIR_AGAIN_MS : 0);
 }
 
+const char *live_keeps_stopped(const struct vmadmd *d, const char *uuid)
+{
+	for (const struct change *c = d->changes; c; c = c->next) {
+		if (c->live && c->guest_lock >= 0 && strcmp(c->uuid, uuid) == 0)
+			return c->command;
+	}
+	return NULL;
+}
+
 bool live_repairs(struct vmadmd *d, const char *uuid, const char *job)
 {
 	AUTO_JSON json_t *journal = journal_read(d, uuid);

@@ -67,6 +67,8 @@ bool live_repairs(struct vmadmd *d, const char *uuid, const char *job);
 bool live_done(struct vmadmd *d, const char *uuid, const char *job);
 /* Finish or undo what the VM's journal says, after delay_ms. */
 void live_repair(struct vmadmd *d, const char *uuid, uint64_t delay_ms);
+/* The command that keeps this VM stopped while it works on its images; NULL: none. */
+const char *live_keeps_stopped(const struct vmadmd *d, const char *uuid);
 /* The undo of every kind: let the guest go on, and work the journal off. */
 void live_undo(struct change *c);
 /* Ends us when a test asks for it at this place: DROVER_TEST_KILL_AT. */

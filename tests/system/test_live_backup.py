@@ -139,3 +139,24 @@ def test_the_receiver_goes_away(suite):
     tidied(suite, uuid)
     audit(suite, uuid, [])
     assert not list(suite.data_dir(uuid).glob("*.part"))
+
+
+def test_no_start_while_it_is_read(suite):
+    """A VM that is stopped stays so until the stream is out; and the job can be cancelled."""
+    uuid = made(suite, boot=False)
+    for image in images(suite, uuid):
+        subprocess.run(["qemu-io", "-c", "write -P 5 0 8M", image], check=True, capture_output=True)
+    path = str(suite.root / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        job = suite.http("vmadmd", "POST", f"/vm/{uuid}/backup?wait=0", {"file": path}).json()["job"]
+        connection, _ = listener.accept()  # and nothing is read: it is in the middle
+        said = suite.vmadm("start", uuid, check=5).stderr
+        assert "stays stopped until 'vmadm backup' is done" in said
+        suite.vmadm("jobs", "cancel", job)
+        assert ended(suite, job)["state"] == "cancelled"
+        connection.close()
+    tidied(suite, uuid)
+    audit(suite, uuid, [])
+    suite.vmadm("start", uuid)
