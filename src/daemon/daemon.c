@@ -15,6 +15,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <systemd/sd-daemon.h>
 #include <time.h>
 
 #include "api/status.h"
@@ -348,7 +349,17 @@ static int on_stop(sd_event_source *source, const struct signalfd_siginfo *si, v
 {
 	log_info("signal received signal=%" PRIu32 " from_pid=%" PRIu32 " action=stop",
 		 si->ssi_signo, si->ssi_pid);
+	(void)sd_notify(0, "STOPPING=1");
 	return sd_event_exit(sd_event_source_get_event(source), 0);
+}
+
+/* systemd's clock, which is not clock_us(). */
+static uint64_t monotonic_us(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *ctx)
@@ -357,8 +368,11 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si,
 
 	log_info("signal received signal=%" PRIu32 " from_pid=%" PRIu32 " action=%s", si->ssi_signo,
 		 si->ssi_pid, h->reload ? "reload" : "none");
-	if (h->reload)
+	if (h->reload) {
+		(void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, monotonic_us());
 		h->reload(h->ctx);
+		(void)sd_notify(0, "READY=1");
+	}
 	return 0;
 }
 

@@ -7,6 +7,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
 #include <systemd/sd-event.h>
 
 #include "base/log.h"
@@ -61,6 +63,18 @@ int daemon_loop(sd_event **ret_event, void (*reload)(void *ctx), void *ctx, stru
 
 /* Tell systemd (NOTIFY_SOCKET) and the waiting parent that we serve. */
 void daemon_ready(void);
+
+#define DAEMON_SOCKETS_MAX 16 /* of systemd's that we look at */
+
+/*
+ * The socket at path that systemd listens on for us (LISTEN_FDS), else our own by sock_listen().
+ * *ret_own: whether the file is ours to remove at the end.
+ */
+int daemon_listen(const char *path, mode_t mode, int *ret_fd, bool *ret_own, struct err *err);
+
+/* A TCP socket of systemd's, whatever its address and port, else sock_listen_tcp(). */
+int daemon_listen_tcp(const char *address, uint16_t port, int *ret_fd, uint16_t *ret_port,
+		      struct err *err);
 
 /* (Re)arm a one-shot timer: *source is made at first use. Accuracy 1 ms. */
 int timer_set(sd_event *event, sd_event_source **source, uint64_t delay_ms,

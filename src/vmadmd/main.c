@@ -200,9 +200,10 @@ static int open_http(struct vmadmd *d, struct err *err)
 	if (d->nsockets == 0)
 		d->sockets[d->nsockets++] = d->paths->vmadmd;
 	for (size_t i = 0; r == 0 && i < d->nsockets; i++) {
+		bool own;
 		int fd = -1;
 
-		r = sock_listen(d->sockets[i], SOCKET_MODE, &fd, err);
+		r = daemon_listen(d->sockets[i], SOCKET_MODE, &fd, &own, err);
 		if (r == 0)
 			r = http_server_listen(d->http, fd, false, err);
 	}

@@ -114,11 +114,10 @@ static bool listening(void *ctx)
 static int listen_unix(struct info *info, struct err *err)
 {
 	int fd;
-	int r = sock_listen(info->options->paths.vminfod, 0666, &fd, err);
+	int r = daemon_listen(info->options->paths.vminfod, 0666, &fd, &info->has_socket, err);
 
 	if (r < 0)
 		return r;
-	info->has_socket = true;
 	return http_server_listen(info->of.http, fd, false, err);
 }
 
@@ -129,7 +128,7 @@ static int listen_tcp(struct info *info, struct err *err)
 	uint16_t port = wanted >= 0 ? (uint16_t)wanted : (uint16_t)(host ? TCP_PORT : 0);
 	AUTO_FREE char *line = NULL;
 	int fd;
-	int r = sock_listen_tcp(TCP_ADDRESS, port, &fd, &port, err);
+	int r = daemon_listen_tcp(TCP_ADDRESS, port, &fd, &port, err);
 
 	if (r < 0)
 		return r;

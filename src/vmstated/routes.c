@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "base/sock.h"
 #include "base/strbuf.h"
+#include "daemon/daemon.h"
 #include "net/feed.h"
 #include "net/http.h"
 #include "qemu/qmp.h"
@@ -585,13 +586,14 @@ int routes_start(struct supervisor *sup, struct err *err)
 	struct http_config config = {
 		.routes = routes, .nroutes = ARRAY_SIZE(routes), .ctx = sup, .before = before};
 	int fd = upgrade_inherited(UPGRADE_LISTEN_FD);
+	bool own;
 	int r = http_server_new(sup->event, &config, &sup->http, err);
 
 	if (r < 0)
 		return r;
 	/* Anyone may connect; who may do what is asked per request. */
 	if (fd < 0)
-		r = sock_listen(sup->paths.vmstated, 0666, &fd, err);
+		r = daemon_listen(sup->paths.vmstated, 0666, &fd, &own, err);
 	sup->listen_fd = fd;
 	return r < 0 ? r : http_server_listen(sup->http, fd, false, err);
 }
