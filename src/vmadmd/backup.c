@@ -71,8 +71,13 @@ static int prepare(struct change *c, struct err *err)
 		return -ENOENT;
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < l->ndisks; i++)
+	for (size_t i = 0; i < l->ndisks; i++) {
+		if (l->disks[i].path[0] != '/')
+			return err_set(err, ENOTSUP,
+				       "VM %s: disk '%.60s' is no file or device here", c->uuid,
+				       l->disks[i].path);
 		(void)json_array_append_new(disks, json_string(l->disks[i].path));
+	}
 	l->saving->head = head_of(c, e->vm);
 	l->memory = 0;
 	l->journal = snap_journal(c, "snapshot");

@@ -236,16 +236,18 @@ static int defined_disks(struct change *c, const struct vm *vm, struct err *err)
 {
 	for (size_t i = 0; i < vm->ndisks; i++) {
 		const struct disk *disk = vm->disks[i];
-		struct image_info info;
+		const char *protocol = disk->path ? image_protocol(disk->path) : NULL;
+		struct image_info info = {0};
 		int r;
 
 		if (disk->media != MEDIA_DISK || disk->readonly || !disk->path || !*disk->path)
 			continue;
-		r = image_probe(disk->path, &info, err);
+		r = protocol ? 0 : image_probe(disk->path, &info, err);
 		if (r < 0)
 			return err_wrap(err, r, "disks[%zu]", i);
 		(void)add_disk(c->live, disk->path,
-			       disk->format == FORMAT_RAW     ? "raw"
+			       protocol                       ? protocol
+			       : disk->format == FORMAT_RAW   ? "raw"
 			       : info.format == IMAGE_QCOW2   ? "qcow2"
 			       : disk->format == FORMAT_QCOW2 ? "no qcow2 image"
 							      : "raw");
