@@ -3,8 +3,11 @@
 
 import json
 import os
+import pwd
 import shutil
 import signal
+import subprocess
+import tempfile
 
 import pytest
 from test_live_snapshot import await_stopped, boot, kill, made, tidied, write
@@ -169,3 +172,53 @@ def test_failures_of_others(suite, who):
     tidied(suite, uuid)
     with suite.events() as events:
         events.wait_vm(uuid, lambda vm: vm.get("run_state") == "running")
+
+
+ORDER_AS = """
+import http.client, socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(f"/proc/self/fd/{sys.argv[1]}/vmadmd.http")
+connection = http.client.HTTPConnection("localhost")
+connection.sock = sock
+connection.request("POST", sys.argv[2], sys.argv[3], {"Content-Type": "application/json"})
+reply = connection.getresponse()
+print(reply.status, reply.read().decode())
+"""
+
+
+def order_as(suite, uid, target, body):
+    folder = os.open(suite.root / "run", os.O_PATH | os.O_DIRECTORY)
+    try:
+        done = subprocess.run(["/usr/bin/python3", "-c", ORDER_AS, str(folder), target,
+                               json.dumps(body)], user=uid, group=uid, extra_groups=[],
+                              pass_fds=[folder], cwd="/", capture_output=True, text=True,
+                              timeout=60, check=True)
+    finally:
+        os.close(folder)
+    status, text = done.stdout.split(" ", 1)
+    return int(status), text
+
+
+@pytest.mark.root
+def test_files_are_opened_in_the_callers_name(suite):
+    """The VM's owner saves where he may write, and restores what he may read; not elsewhere."""
+    owner = pwd.getpwnam("nobody")
+    uuid = machine(suite, owner="nobody")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        file = f"{folder}/state"
+        status, text = order_as(suite, owner.pw_uid, f"/vm/{uuid}/save", {"file": file})
+        assert status == 500 and "Permission denied" in text, text
+        tidied(suite, uuid)
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        status, text = order_as(suite, owner.pw_uid, f"/vm/{uuid}/save", {"file": file})
+        assert status == 200, text
+        assert os.stat(file).st_uid == owner.pw_uid and os.stat(file).st_mode & 0o777 == 0o600
+        os.chown(file, 0, 0)
+        status, text = order_as(suite, owner.pw_uid, f"/vm/{uuid}/restore", {"file": file})
+        assert status == 500 and "Permission denied" in text, text
+        os.chown(file, owner.pw_uid, owner.pw_gid)
+        status, text = order_as(suite, owner.pw_uid, f"/vm/{uuid}/restore", {"file": file})
+        assert status == 200 and suite.vm(uuid)["run_state"] == "running", text
+        status, text = order_as(suite, 64321, f"/vm/{uuid}/save", {"file": file})
+        assert status == 403, text
