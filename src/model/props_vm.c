@@ -367,8 +367,6 @@ static const struct prop rows[] = {
 	  .doc = "State QEMU reports: running, paused, io-error, ..." },
 	{ RUNTIME("paused"), .show = SHOW_SET, .source = "design, section 6",
 	  .doc = "Why a running VM stands still: cause, disk, operation, reason, since." },
-	{ RUNTIME("agent"), .show = SHOW_SET, .source = "design, section 6",
-	  .doc = "Whether the guest's agent is there, and whether file systems are frozen." },
 	{ RUNTIME("qmp"), .show = SHOW_SET, .source = "design, section 6",
 	  .doc = "\"unresponsive\" or \"busy\" while QEMU's monitor does not answer." },
 	{ RUNTIME("qmp_since"), .show = SHOW_SET, .source = "design, section 6",

@@ -63,10 +63,13 @@ struct guest {
 	bool qmp_silent;    /* it did not greet, and the log says so */
 	sd_event_source *retry;
 	struct monitor_command *commands; /* without an answer */
-	struct plug *settling;            /* what QEMU was not told at its start */
-	struct monitor_watch *watches;    /* who wants its events */
-	json_t *snapshots;                /* newest first, as told; NULL: none */
-	sd_event_source *repair;          /* of a live operation cut short: to be tried again */
+	json_t *paused; /* why QEMU stopped the guest, NULL: it did not; ioerror.c */
+	struct monitor_watch io_watch;
+	sd_event_source *ioretry;
+	struct plug *settling;         /* what QEMU was not told at its start */
+	struct monitor_watch *watches; /* who wants its events */
+	json_t *snapshots;             /* newest first, as told; NULL: none */
+	sd_event_source *repair;       /* of a live operation cut short: to be tried again */
 	bool repairing;
 	struct vnc vnc;
 	struct metaport *metaport;                     /* NULL: not connected */

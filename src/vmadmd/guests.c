@@ -15,6 +15,7 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/ioerror.h"
 #include "vmadmd/live.h"
 #include "vmadmd/metaport.h"
 #include "vmadmd/snapshot.h"
@@ -59,6 +60,7 @@ static void guest_free(struct guest *g)
 {
 	metaport_close(g);
 	monitor_close(g);
+	ioerror_end(g);
 	vnc_close(g);
 	sd_event_source_disable_unref(g->retry);
 	sd_event_source_disable_unref(g->vnc.retry);
@@ -151,6 +153,8 @@ json_t *guest_own_facts(const struct guest *g)
 		json_object_set(facts, FACT_VNC, vnc);
 	if (g->zfs)
 		json_object_set(facts, FACT_ZFS, g->zfs);
+	if (g->paused)
+		json_object_set(facts, FACT_PAUSED, g->paused);
 	snapshots_facts(g, facts);
 	json_decref(vnc);
 	return facts;

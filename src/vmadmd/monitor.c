@@ -14,6 +14,7 @@
 #include "daemon/daemon.h"
 #include "qemu/qmp.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/ioerror.h"
 #include "vmadmd/plug.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
@@ -147,10 +148,13 @@ void monitor_update(struct guest *g)
 	monitor_close(g);
 	vnc_close(g);
 	guest_stats_free(g);
-	if (runs)
+	if (runs) {
+		ioerror_watch(g);
 		(void)on_retry(NULL, 0, g);
-	else
+	} else {
 		tell_watches(g, MONITOR_GONE, NULL);
+		ioerror_end(g);
+	}
 }
 
 bool monitor_ready(const struct guest *g)

@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import subprocess
 
 import pytest
@@ -250,3 +251,73 @@ def test_refused_before_anything_is_changed(guest):
     after = suite.vm(suite.uuid("web0"))
     assert before["disks"] == after["disks"] and before["nics"] == after["nics"]
     assert set(block(suite)) == {"disk0", "disk1"}
+
+
+@pytest.mark.root
+def test_full_disk_pauses(cold):
+    """A full disk pauses the guest, the object says why within a second, ioretry lets it go on."""
+    suite = cold
+    small = suite.root / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], check=True)
+    try:
+        path = str(small / "d.raw")
+        with open(path, "wb") as file:
+            file.truncate(8 << 20)
+        filler = small / "filler"
+        filler.write_bytes(b"x" * (2 << 20))
+        for shell in full_disk(suite, path):
+            suite, events, shell = shell
+            shell.console.send("dd if=/dev/zero of=/dev/vda bs=65536 count=40 conv=fsync; echo DD''E$?\n")
+            vm = events.wait_vm("web0", lambda v: v.get("paused", {}).get("disk"), 20, "paused")
+            assert vm["paused"]["disk"] == path and vm["paused"]["nospace"] is True
+            assert vm["paused"]["operation"] == "write" and vm["paused"]["cause"] == "io-error"
+            suite.restart("vmadmd", signal.SIGKILL)
+            again = suite.events()
+            with again as later:
+                later.wait_vm("web0", lambda v: v.get("paused", {}).get("disk") == path, 20)
+                filler.unlink()
+                assert call(suite, "POST", "/vm/web0?action=resume&wait=1").status == 200
+                shell.console.wait("DDE0", 20)
+                later.wait_vm("web0", lambda v: "paused" not in v, 10)
+                suite.vmadm("update", "web0", "ioretry=1")
+                shell.console.send("dd if=/dev/zero of=/dev/vda bs=65536 seek=40 count=16 "
+                                   "conv=fsync; echo TW''O$?\n")
+                later.wait_vm("web0", lambda v: v.get("paused", {}).get("nospace"), 20, "paused")
+                subprocess.run(["mount", "-o", "remount,size=9m", str(small)], check=True)
+                shell.console.wait("TWO0", 20)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def full_disk(suite, path):
+    suite.start()
+    suite.write_definition("web0", suite.guest("drover.modules", disk=[f'd {{ path = "{path}"; }}']))
+    with suite.events() as events:
+        suite.vmstatedctl("start", "web0", seconds=60)
+        vm = events.wait_vm("web0", lambda v: v.get("ready"), 60, "ready")
+        with drover.Console(suite.run_dir(vm["uuid"]) / "vm.console") as console:
+            console.wait("guest# ")
+            yield suite, events, Shell(console)
+    suite.vmstatedctl("stop", "-F", "web0")
+
+
+def test_a_guest_that_holds_on(cold):
+    """A device the guest does not let go of: 504 names it, and the definition is as before."""
+    suite = cold
+    path = raw(suite, "data.raw", 1)
+    suite.use_fake_qemu({"commands": {
+        "query-block": {"reply": [{"device": "", "qdev": "/machine/peripheral/disk0/virtio-backend",
+                                   "inserted": {"file": path, "node-name": "disk0", "drv": "raw"}}]},
+        "qom-list": {"reply": []}}, "trace": str(suite.root / "trace")})
+    suite.start()
+    suite.write_definition("web0", f'web0 {{ ram = 64; accel = tcg; disk d {{ path = "{path}"; }} }}')
+    with suite.events() as events:
+        suite.vmstatedctl("start", "web0")
+        events.wait_state("web0", "running")
+        before = suite.vm(suite.uuid("web0"))
+        reply = call(suite, "POST", "/vm/web0/detach?deadline=2", {"disk": "d"})
+        assert reply.status in (504, 408) and "deadline" in message(reply.json()), reply
+        assert suite.vm(before["uuid"])["disks"] == before["disks"] and os.path.exists(path)
+    trace = (suite.root / "trace").read_text()
+    assert "device_del" in trace and "blockdev-del" not in trace
