@@ -69,3 +69,11 @@ int cmd_help(struct cli *cli);
 extern const struct cli_option list_options[], lookup_options[];
 int cmd_list(struct cli *cli);
 int cmd_lookup(struct cli *cli);
+/* vmadm_live.c: hardware of a VM that runs */
+extern const struct cli_option medium_options[];
+int cmd_attach(struct cli *cli);
+int cmd_detach(struct cli *cli);
+int cmd_resize_disk(struct cli *cli);
+int cmd_medium(struct cli *cli);
+int cmd_pause(struct cli *cli);
+int cmd_resume(struct cli *cli);

@@ -101,7 +101,7 @@ def test_disk_in_and_out(guest):
     vm = suite.vm(suite.uuid("web0"))
     assert [d.get("path") for d in vm["disks"]][-1] == path and not vm.get("pending")
     assert set(block(suite)) == {"disk0", "disk1", "disk2"}
-    done(suite, "detach", {"disk": path})
+    suite.vmadm("detach", "web0", "disk", path)
     shell.until("[ ! -b /dev/vdb ]")
     assert set(block(suite)) == {"disk0", "disk1"}
     nodes = subprocess.run([str(suite.binary("vmadm")), "--root", str(suite.root), "get", "web0"],
@@ -162,7 +162,7 @@ def test_more_room(guest):
         {"path": str(suite.root / "root.raw"), "size": 24}]})
     shell.until("[ $(cat /sys/block/vda/size) = 49152 ]")
     assert os.path.getsize(suite.root / "root.raw") == 24 << 20
-    done(suite, "resize", {"disk": "root", "size": "32M"})
+    suite.vmadm("resize-disk", "web0", "root", "32M")
     shell.until("[ $(cat /sys/block/vda/size) = 65536 ]")
     assert "can only grow" in message(done(suite, "resize", {"disk": "root", "size": 16}, 400))
     assert "no disk 'none'" in message(done(suite, "resize", {"disk": "none", "size": 64}, 404))
@@ -216,7 +216,7 @@ def test_medium(guest):
         iso[name] = str(suite.root / f"{name}.iso")
         subprocess.run(["xorriso", "-as", "genisoimage", "-quiet", "-V", name, "-J", "-r", "-o",
                         iso[name], str(folder)], check=True, capture_output=True)
-    done(suite, "medium", {"disk": "cd", "path": iso["one"]})
+    suite.vmadm("medium", "web0", "cd", iso["one"])
     shell.run("mkdir -p /cd")
     shell.until("mount -t iso9660 -o ro /dev/sr0 /cd 2>/dev/null")
     assert "first" in shell.run("cat /cd/name")
@@ -277,7 +277,7 @@ def test_full_disk_pauses(cold):
             with again as later:
                 later.wait_vm("web0", lambda v: v.get("paused", {}).get("disk") == path, 20)
                 filler.unlink()
-                assert call(suite, "POST", "/vm/web0?action=resume&wait=1").status == 200
+                suite.vmadm("resume", "web0")
                 shell.console.wait("DDE0", 20)
                 later.wait_vm("web0", lambda v: "paused" not in v, 10)
                 suite.vmadm("update", "web0", "ioretry=1")

@@ -13,7 +13,7 @@ import tempfile
 # tool, words on the line (the last one is being completed), what it may become
 CASES = [
     ("vmadm", ["upd"], ["update"]),
-    ("vmadm", ["re"], ["reboot", "receive", "restore", "reprovision"]),
+    ("vmadm", ["re"], ["reboot", "resize-disk", "resume", "receive", "restore", "reprovision"]),
     ("vmadm", ["--root", "create", "sto"], ["stop"]),
     ("vmadm", ["--timeout=3", "stop", "we"], ["web0", "web1"]),
     ("vmadm", ["stop", ""], ["web0", "web1", "db0"]),
