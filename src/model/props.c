@@ -30,6 +30,13 @@ const char *const disk_error_names[] = {
 	[ERROR_REPORT] = "report",
 	[ERROR_IGNORE] = "ignore",
 };
+const char *const disk_preallocation_names[] = {
+	[PREALLOCATION_OFF] = "off",
+	[PREALLOCATION_METADATA] = "metadata",
+	[PREALLOCATION_FALLOC] = "falloc",
+	[PREALLOCATION_FULL] = "full",
+};
+
 const char *const disk_cache_names[] = {
 	[CACHE_WRITEBACK] = "writeback",
 	[CACHE_NONE] = "none",
@@ -82,6 +89,7 @@ const char *const disk_compression_names[] = {
 _Static_assert(ARRAY_SIZE(disk_media_names) == DISK_MEDIA_COUNT, "names");
 _Static_assert(ARRAY_SIZE(disk_model_names) == DISK_MODEL_COUNT, "names");
 _Static_assert(ARRAY_SIZE(disk_error_names) == DISK_ERROR_COUNT, "names");
+_Static_assert(ARRAY_SIZE(disk_preallocation_names) == DISK_PREALLOCATION_COUNT, "names");
 _Static_assert(ARRAY_SIZE(disk_cache_names) == DISK_CACHE_COUNT, "names");
 _Static_assert(ARRAY_SIZE(disk_format_names) == DISK_FORMAT_COUNT, "names");
 _Static_assert(ARRAY_SIZE(nic_model_names) == NIC_MODEL_COUNT, "names");

@@ -204,6 +204,20 @@ static const char *format_of(const char *path)
 	return "raw";
 }
 
+static void preallocation(const struct disk *disk, struct argv *ret)
+{
+	static const char *const words[DISK_PREALLOCATION_COUNT] = {
+		[PREALLOCATION_METADATA] = "metadata",
+		[PREALLOCATION_FALLOC] = "falloc",
+		[PREALLOCATION_FULL] = "full",
+	};
+
+	if (!words[disk->preallocation])
+		return;
+	argv_add(ret, "-o");
+	argv_add(ret, "preallocation=%s", words[disk->preallocation]);
+}
+
 void image_create_argv(const struct disk *disk, const char *base, struct argv *ret)
 {
 	const char *format = disk->format == FORMAT_RAW ? "raw" : "qcow2";
@@ -216,6 +230,7 @@ void image_create_argv(const struct disk *disk, const char *base, struct argv *r
 		argv_add(ret, "%s", format_of(base));
 		argv_add(ret, "-O");
 		argv_add(ret, "raw");
+		preallocation(disk, ret);
 		argv_add(ret, "--");
 		argv_add(ret, "%s", base);
 		argv_add(ret, "%s", disk->path);
@@ -231,6 +246,7 @@ void image_create_argv(const struct disk *disk, const char *base, struct argv *r
 		argv_add(ret, "-F");
 		argv_add(ret, "%s", format_of(base));
 	}
+	preallocation(disk, ret);
 	argv_add(ret, "--");
 	argv_add(ret, "%s", disk->path);
 	if (disk->size_mib > 0)

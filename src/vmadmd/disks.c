@@ -96,15 +96,16 @@ static uint64_t room_at(const char *path)
 	return UINT64_MAX;
 }
 
-/* A whole copy takes what its image takes; an overlay begins with next to nothing. */
+/* A whole copy takes what its image takes, what is laid out its size; others begin with little. */
 static int plan_room(struct change *c, const struct disk *disk, const char *where, uint64_t need)
 {
-	uint64_t room = disk->format == FORMAT_RAW ? room_at(disk->path) : UINT64_MAX;
+	bool whole = disk->format == FORMAT_RAW || disk->preallocation >= PREALLOCATION_FALLOC;
+	uint64_t room = whole ? room_at(disk->path) : UINT64_MAX;
 
 	if (need <= room)
 		return 0;
 	problems_add(&c->problems, PROBLEM_BAD_VALUE, where, where,
-		     "no space for '%s': the copy takes %" PRIu64 " MiB, %" PRIu64 " MiB are free",
+		     "no space for '%s': it takes %" PRIu64 " MiB, %" PRIu64 " MiB are free",
 		     disk->path, need / MIB, room / MIB);
 	return -ENOSPC;
 }
@@ -135,6 +136,26 @@ static int plan_clone(struct change *c, struct disk *disk, const char *where, co
 	return -EINVAL;
 }
 
+/* What qemu-img cannot lay out is refused here, and so is what there is no room for. */
+static int plan_layout(struct change *c, const struct disk *disk, const char *where,
+		       const char *base)
+{
+	const char *why = NULL;
+
+	if (disk->preallocation == PREALLOCATION_OFF)
+		return 0;
+	if (base && disk->format != FORMAT_RAW)
+		why = "a disk on an image is not laid out ahead (want format raw)";
+	else if (disk->format == FORMAT_RAW && disk->preallocation == PREALLOCATION_METADATA)
+		why = "a raw disk has no metadata (want falloc or full)";
+	if (!why && disk->preallocation >= PREALLOCATION_FALLOC)
+		return plan_room(c, disk, where, disk->size_mib * MIB);
+	if (why)
+		problems_add(&c->problems, PROBLEM_BAD_VALUE, where, "disks.*.preallocation", "%s",
+			     why);
+	return why ? -EINVAL : 0;
+}
+
 static void plan_new_image(struct change *c, struct disk *disk, const char *where)
 {
 	const char *image = disk->image ? disk->image : disk->image_uuid;
@@ -160,6 +181,8 @@ static void plan_new_image(struct change *c, struct disk *disk, const char *wher
 		if (plan_clone(c, disk, where, base) < 0)
 			return;
 	}
+	if (plan_layout(c, disk, where, base) < 0)
+		return;
 	c->jobs[c->njobs++] = (struct disk_job){.disk = disk, .base = steal_ptr(base)};
 }
 

@@ -34,6 +34,27 @@ def test_models_and_formats(suite, tmp_path):
         assert f"DEV block {line}" in said, said[-1500:]
 
 
+def test_preallocation(cold):
+    """Laid out as asked; what cannot be is refused before anything is made."""
+    cold.start("vmadmd")
+    uuid = create(cold, cold.payload("web0", disks=[
+        {"size": 8, "format": "raw", "preallocation": "falloc", "model": "virtio"},
+        {"size": 8, "preallocation": "full", "model": "virtio"},
+        {"size": 8, "model": "virtio"}]))["uuid"]
+    blocks = [(cold.data_dir(uuid) / name).stat().st_blocks * 512
+              for name in ("disk0.raw", "disk1.qcow2", "disk2.qcow2")
+              if (cold.data_dir(uuid) / name).exists()]
+    assert len(blocks) == 3 and min(blocks[:2]) >= 8 << 20 and blocks[2] < 1 << 20, blocks
+    make_image(cold.root / "b.qcow2")
+    for disk, why in [
+            ({"size": 8, "format": "raw", "preallocation": "metadata"}, "has no metadata"),
+            ({"image": str(cold.root / "b.qcow2"), "preallocation": "full"}, "want format raw"),
+            ({"size": 1 << 32, "preallocation": "full"}, "are free"),
+            ({"size": 8, "preallocation": "some"}, "off,metadata,falloc")]:
+        said = message(create(cold, cold.payload("x", disks=[{"model": "virtio", **disk}]), 400))
+        assert why in said, said
+
+
 def test_nbd(suite, tmp_path):
     """A guest writes to a disk another process serves, and reads it back."""
     image, socket = make_image(tmp_path / "served.raw", "raw", "8M"), tmp_path / "nbd"
@@ -109,7 +130,7 @@ def test_no_room(cold):
         cold.start("vmadmd")
         said = message(create(cold, cold.payload("web0", disks=[
             {"image": str(base), "format": "raw", "model": "virtio"}]), 400))
-        assert "takes 16 MiB" in said and "are free" in said, said
+        assert "it takes 16 MiB" in said and "are free" in said, said
         assert sorted(p.name for p in cold.etc.iterdir()) == []
         cold.stop("vmadmd")
     finally:
