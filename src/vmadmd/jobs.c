@@ -266,12 +266,14 @@ static bool made_it(const struct job *j)
 static void judge(struct job *j)
 {
 	struct err err = {0};
+	bool images = json_array_size(json_object_get(j->facts, "images")) > 0;
 	bool made = made_it(j) || live_done(j->d, json_get_str(j->facts, "uuid", ""), j->id);
 
 	json_put_bool(j->facts, "interrupted", true);
 	if (!made)
-		err_set(&err, ECONNRESET,
-			"vmadmd ended in the middle: what the job had made was removed");
+		err_set(&err, ECONNRESET, "vmadmd ended in the middle: %s",
+			images ? "what the job had made was removed"
+			       : "what became of it the VM's definition tells");
 	job_end(j, made ? 0 : -ECONNRESET, &err);
 }
 

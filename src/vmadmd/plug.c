@@ -188,7 +188,7 @@ static json_t *balloon(const struct vm *vm)
 	uint64_t mib =
 		vm->balloon_mib && vm->balloon_mib < vm->ram_mib ? vm->balloon_mib : vm->ram_mib;
 
-	return json_pack("{s:I}", "value", (json_int_t)(mib * MIB));
+	return json_pack("{s:I}", "value", (json_int_t)mib * (json_int_t)MIB);
 }
 
 /* Out first: a slot may be needed again. */

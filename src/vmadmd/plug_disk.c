@@ -226,7 +226,7 @@ static void grow(struct plug *p, const struct disk *d, const json_t *row, const 
 
 	plug_step(p, "block_resize",
 		  json_pack("{s:s, s:I}", "node-name", json_get_str(inserted, "node-name", ""),
-			    "size", (json_int_t)(d->size_mib * MIB)),
+			    "size", (json_int_t)d->size_mib * (json_int_t)MIB),
 		  NULL, NULL, what);
 	touch(p, d);
 }
