@@ -190,7 +190,7 @@ static void disk_image(const struct disk *d, size_t i, struct problems *p)
 /* Where the bytes of a disk come from: an image, a size, or a file that is there. */
 static void disk_source(const struct disk *d, size_t i, struct problems *p)
 {
-	bool made = d->image || d->size_mib || DISK_GIVEN(d, size_mib) || d->nocreate;
+	bool made = d->image || d->size_mib || DISK_GIVEN(d, size_mib);
 
 	if (d->image && *d->image != '/' && strchr(d->image, '/')) {
 		AUTO_WHERE w = DISK_WHERE(i, image);
