@@ -345,6 +345,9 @@ static const struct prop rows[] = {
 	{ U32("balloon", balloon_mib), .unit = "MiB", .max = 1 << 24, .set = CU_LIVE,
 	  .show = SHOW_SET, .source = "qemu-qmp-ref(7), balloon",
 	  .doc = "Memory the guest is asked to make do with while it runs; 0 is all of ram." },
+	{ BOOL("transient", transient), .set = CU_LIVE, .show = SHOW_TRUE,
+	  .source = "fact sheet of OpenNebula, 5",
+	  .doc = "Remove definition and data directory when the guest has ended, by whatever cause." },
 
 	/* facts of the daemons */
 	{ RUNTIME("supervisor_state"), .show = SHOW_SET, .column = "SUPERVISOR_STATE", .width = 22,

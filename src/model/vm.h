@@ -75,6 +75,7 @@ struct vm {
 	enum on_reboot onreboot;
 	uint64_t ioretry_ms; /* 0: a guest stopped by an I/O error waits for a person */
 	/* policy */
+	bool transient; /* goes with its guest */
 	bool do_not_inventory, firewall_enabled, archive_on_delete;
 	bool indestructible_zoneroot, indestructible_delegated;
 	char *image_uuid;

@@ -177,6 +177,15 @@ char *xml_value(xmlNode *from, const char *path)
 	return strbuf_steal(&sb);
 }
 
+char *xml_attr(xmlNode *node, const char *name)
+{
+	xmlChar *value = xmlGetNoNsProp(node, (const xmlChar *)name);
+	char *copy = xstrdup((const char *)value);
+
+	xmlFree(value);
+	return copy;
+}
+
 void xml_print(struct strbuf *sb, xmlNode *node)
 {
 	xmlBuffer *buf = xmlBufferCreate();

@@ -39,5 +39,8 @@ xmlNode *xml_next(xmlNode *node);
 /* Text and CDATA of the element at path, "" when it is empty, NULL when absent; caller frees. */
 char *xml_value(xmlNode *from, const char *path);
 
+/* The attribute of this element, NULL when absent; caller frees. */
+char *xml_attr(xmlNode *node, const char *name);
+
 /* Append the element as text: CDATA kept, UTF-8, no declaration, no layout added. */
 void xml_print(struct strbuf *sb, xmlNode *node);

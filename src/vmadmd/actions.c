@@ -105,7 +105,7 @@ static bool autoboot_differs(const struct act *a)
 	struct err err = {0};
 
 	if (a->action->autoboot < 0 || a->dry_run || !e || !e->vm->made_by_us || e->error ||
-	    e->vm->autoboot == (a->action->autoboot != 0))
+	    e->vm->transient || e->vm->autoboot == (a->action->autoboot != 0))
 		return false;
 	/* A stop of what does not run is a success to people: autoboot is cleared all the same. */
 	return a->status < 300 || ask_error(a->status, a->body, &err) == -EALREADY;

@@ -108,7 +108,7 @@ static void collect_all(struct autoboot *b)
 	for (size_t i = 0; i < count; i++) {
 		const struct catalog_entry *e = catalog_at(b->d->catalog, i);
 
-		if (e->vm->autoboot)
+		if (e->vm->autoboot && !e->vm->transient)
 			add_item(b, e->uuid);
 	}
 }

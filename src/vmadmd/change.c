@@ -570,7 +570,8 @@ void change_order(struct vmadmd *d, const struct change_kind *kind, const char *
 	struct change *c = change_new(d, kind, uuid, by);
 
 	c->live = live;
-	live->c = c;
+	if (live)
+		live->c = c;
 	if (!req || attach(c, req))
 		change_start(c);
 }

@@ -105,8 +105,8 @@ void change_again(struct change *c);
 void change_fail(struct change *c, int r, const struct err *err);
 
 /*
- * Put a change of ours in line, as change_update does; live is taken. With req (may be NULL) its
- * wait and deadline count; it may have been answered with a refusal when this returns.
+ * Put a change of ours in line, as change_update does; live is taken. live and req may be NULL.
+ * With req its wait and deadline count; it may have been answered with a refusal when this returns.
  */
 void change_order(struct vmadmd *d, const struct change_kind *kind, const char *uuid,
 		  const struct change_by *by, struct live *live, struct http_request *req);

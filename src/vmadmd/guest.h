@@ -101,6 +101,10 @@ uint64_t guest_zfs(struct guest *g, json_t *zfs); /* taken, NULL: none */
 void guests_feed_line(void *ctx, const char *type, const json_t *line);
 void guests_feed_link(void *ctx, bool up);
 
+/* --- transient.c --- */
+/* Facts of the VM changed: one that is transient and whose guest has ended is removed. */
+void transient_look(struct guest *g);
+
 /* --- vnc.c --- */
 /* Listen, stop listening or tell QEMU the password, as definition and monitor say. */
 void vnc_apply(struct guest *g);

@@ -206,6 +206,7 @@ static void facts_set(struct guest *g, const json_t *facts)
 	g->stale = false;
 	monitor_update(g);
 	metaport_update(g);
+	transient_look(g);
 }
 
 static void facts_gone(struct guest *g)
