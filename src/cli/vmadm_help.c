@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmadm help: beside the commands the properties, for people and for the manual page. */
+/* vmadm help: beside the commands the properties; see vmadm_manual.c for the manual pages. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "cli/vmadm.h"
+#include "cli/vmadm_manual.h"
 #include "model/props.h"
 
 static const char *const type_names[] = {
@@ -28,11 +29,11 @@ static const struct {
 	{BY_HAND, "file only"}, {PAYLOAD_ONLY, "not stored"},
 };
 
-static const struct prop_table *const prop_tables[] = {&vm_props, &disk_props, &nic_props,
-						       &console_props};
+const struct prop_table *const help_tables[HELP_TABLES] = {&vm_props, &disk_props, &nic_props,
+							   &console_props};
 
 /* "number, MiB; create, update" */
-static void put_kind(struct strbuf *sb, const struct prop *row)
+void help_kind(struct strbuf *sb, const struct prop *row)
 {
 	const char *sep = "";
 
@@ -53,7 +54,7 @@ static void put_kind(struct strbuf *sb, const struct prop *row)
 static void put_property(struct strbuf *sb, const struct prop *row)
 {
 	strbuf_printf(sb, "  %s  (", row->name);
-	put_kind(sb, row);
+	help_kind(sb, row);
 	strbuf_putc(sb, ')');
 	if (row->ucl)
 		strbuf_printf(sb, "  in files also: %s", row->ucl);
@@ -64,8 +65,8 @@ static int help_properties(void)
 {
 	AUTO_STRBUF struct strbuf sb = {0};
 
-	for (size_t i = 0; i < ARRAY_SIZE(prop_tables); i++) {
-		const struct prop_table *t = prop_tables[i];
+	for (size_t i = 0; i < HELP_TABLES; i++) {
+		const struct prop_table *t = help_tables[i];
 
 		strbuf_printf(&sb, "%sProperties of %s%s%s%s:\n", i ? "\n" : "", t->what,
 			      t->key ? " (told apart by " : "", t->key ? t->key : "",
@@ -77,59 +78,11 @@ static int help_properties(void)
 	return EXIT_OK;
 }
 
-/* A quoted macro argument, or a line of text. */
-static void put_mdoc_text(struct strbuf *sb, const char *text, bool quoted)
-{
-	if (!quoted && (*text == '.' || *text == '\''))
-		strbuf_puts(sb, "\\&");
-	for (const char *p = text; *p; p++) {
-		if (*p == '\\')
-			strbuf_puts(sb, "\\e");
-		else if (*p == '"' && quoted)
-			strbuf_puts(sb, "\\(dq");
-		else
-			strbuf_putc(sb, *p);
-	}
-}
-
-static void put_mdoc_property(struct strbuf *sb, const struct prop *row)
-{
-	AUTO_STRBUF struct strbuf kind = {0};
-
-	put_kind(&kind, row);
-	strbuf_printf(sb, ".It Va %s Pq \"", row->name);
-	put_mdoc_text(sb, kind.data, true);
-	strbuf_puts(sb, "\"\n");
-	put_mdoc_text(sb, row->doc, false);
-	strbuf_putc(sb, '\n');
-	if (row->ucl)
-		strbuf_printf(sb, "In files also\n.Va %s .\n", row->ucl);
-}
-
-static int help_properties_mdoc(void)
-{
-	AUTO_STRBUF struct strbuf sb = {0};
-
-	for (size_t i = 0; i < ARRAY_SIZE(prop_tables); i++) {
-		const struct prop_table *t = prop_tables[i];
-
-		strbuf_printf(&sb, ".Ss Properties of %s\n", t->what);
-		if (t->key)
-			strbuf_printf(&sb, "They are told apart by\n.Va %s .\n", t->key);
-		strbuf_puts(&sb, ".Bl -tag -width Ds\n");
-		for (size_t j = 0; j < t->count; j++)
-			put_mdoc_property(&sb, &t->rows[j]);
-		strbuf_puts(&sb, ".El\n");
-	}
-	cli_put(sb.data, sb.len);
-	return EXIT_OK;
-}
-
 int cmd_help(struct cli *cli)
 {
 	if (cli->nargs > 0 && str_eq(cli->args[0], "properties"))
 		return help_properties();
-	if (cli->nargs > 0 && str_eq(cli->args[0], "properties-mdoc"))
-		return help_properties_mdoc();
+	if (cli->nargs > 0 && manual_part(cli->args[0]))
+		return EXIT_OK;
 	return cli_help(cli);
 }
