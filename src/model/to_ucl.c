@@ -186,6 +186,8 @@ static void edit_members(struct vm_edits *e, const struct prop_table *t, const v
 
 		if (!is_stored(row) || (!was && !is) || (was && is && prop_same(row, old, new)))
 			continue;
+		if (prefix[0] && str_eq(row->name, "name") && !needs_name(t, row, new))
+			continue; /* the section says it */
 		if (is && !(row->type == PROP_STR && !*(char *const *)row_at(row, new))) {
 			put_value(&value, row, new);
 			add_edit(e, UCL_EDIT_SET, section, keys, strbuf_steal(&value));

@@ -127,7 +127,7 @@ static const struct deploy_row rows[] = {
 	{ "devices/graphics", NULL, NULL, NULL },
 	{ "devices/graphics@type", take_word, ".graphics", words_graphics },
 	{ "devices/graphics@listen", take_str, "vnc_address", NULL },
-	{ "devices/graphics@port", take_int, "vnc_port", NULL },
+	{ "devices/graphics@port", take_port, "vnc_port", NULL },
 	{ "devices/graphics@passwd", take_str, "vnc_password", NULL },
 	{ "devices/video", NULL, NULL, NULL },
 	{ "devices/video/driver", NULL, NULL, NULL },

@@ -45,8 +45,8 @@ extern const struct deploy_dialect deploy_libvirt, deploy_template;
 
 /* --- deploy_take.c --- */
 deploy_take take_str, take_path, take_int, take_kib, take_word, take_yes, take_present, take_kbyte,
-	take_ip, take_cpu, take_features, take_pages, take_type, take_shares, take_refuse,
-	take_refuse_yes, take_acpi, take_acpi_yes;
+	take_ip, take_cpu, take_features, take_pages, take_type, take_port, take_shares,
+	take_refuse, take_refuse_yes, take_acpi, take_acpi_yes;
 bool deploy_number(const char *text, double *ret);
 
 extern const struct deploy_word words_bus[], words_cache[], words_format[], words_media[],

@@ -94,6 +94,12 @@ void take_path(struct deploy *d, json_t *at, const struct deploy_row *row, const
 		json_put_str(at, row->key, path);
 }
 
+/* "-1" leaves the choice to the hypervisor. */
+void take_port(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
+{
+	put_number(d, at, row, str_eq(value, "-1") ? "0" : value, 1);
+}
+
 void take_int(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
 {
 	put_number(d, at, row, value, 1);

@@ -73,7 +73,7 @@ static const struct deploy_row rows[] = {
 	{ "NIC/SCRIPT", take_refuse, "use a hook of the VM", NULL },
 	{ "GRAPHICS/TYPE", take_word, ".graphics", words_graphics },
 	{ "GRAPHICS/LISTEN", take_str, "vnc_address", NULL },
-	{ "GRAPHICS/PORT", take_int, "vnc_port", NULL },
+	{ "GRAPHICS/PORT", take_port, "vnc_port", NULL },
 	{ "GRAPHICS/PASSWD", take_str, "vnc_password", NULL },
 	{ "VIDEO/TYPE", take_word, "vga", words_vga },
 	{ "PCI", take_refuse, NO_DEVICE, NULL },

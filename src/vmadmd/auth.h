@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who may do what, and the reason when not: root and the suite's own user everything, owner and
- * members of group of a VM its everyday life. Pure. Source: design, "Who may do what".
+ * Who may do what, and the reason when not: root, the suite's own user and members of the host's
+ * group vmadmins everything (as good as root: they name files QEMU opens), owner and members of
+ * group of a VM its everyday life. Pure. Source: design, "Who may do what".
  */
 #pragma once
 

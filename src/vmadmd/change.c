@@ -28,6 +28,7 @@
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
 #include "vmadmd/plug.h"
+#include "vmadmd/snapshot.h"
 #include "vmadmd/worker.h"
 
 #define GRACE_STEP_MS 20u
@@ -546,6 +547,11 @@ void handle_delete(struct http_request *req, void *ctx)
 void handle_reprovision(struct http_request *req, void *ctx)
 {
 	order(req, ctx, &change_reprovision, true);
+}
+
+void handle_snapshot_import(struct http_request *req, void *ctx)
+{
+	order(req, ctx, &change_snapimport, true);
 }
 
 void handle_install(struct http_request *req, void *ctx)

@@ -46,6 +46,8 @@ const struct http_route vmadmd_routes[] = {
 	{ "GET",    "/vm/:id/snapshots", handle_snapshots, false, "Its snapshots, newest first." },
 	{ "POST",   "/vm/:id/snapshots", handle_snapshot_create, false,
 	  "Take a snapshot: {name, memory}. A job." },
+	{ "PUT",    "/vm/:id/snapshots", handle_snapshot_import, false,
+	  "Make snapshots known that are in the disks: an index of ?index=1." },
 	{ "POST",   "/vm/:id/snapshots/:name/rollback", handle_snapshot_rollback, false,
 	  "Back to a snapshot. A job." },
 	{ "DELETE", "/vm/:id/snapshots/:name", handle_snapshot_delete, false,

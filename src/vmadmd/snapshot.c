@@ -458,6 +458,10 @@ void handle_snapshots(struct http_request *req, void *ctx)
 		http_reply_err(req, -EIO, &err);
 		return;
 	}
+	if (http_query(req, "index")) { /* what PUT takes */
+		http_reply_json(req, 200, index);
+		return;
+	}
 	out = json_object();
 	json_put_str(out, "uuid", target.uuid);
 	json_put_str(out, "current", json_get_str(index, "current", NULL));

@@ -34,11 +34,12 @@ void snapshots_read(struct vmadmd *d, const char *uuid);
 
 /* --- snapshot.c and its parts --- */
 void handle_snapshots(struct http_request *req, void *ctx);
+void handle_snapshot_import(struct http_request *req, void *ctx); /* change.c */
 void handle_snapshot_create(struct http_request *req, void *ctx);
 void handle_snapshot_rollback(struct http_request *req, void *ctx);
 void handle_snapshot_delete(struct http_request *req, void *ctx);
 extern const struct change_kind change_snapshot, change_snapundo, change_rollback,
-	change_snapdelete;
+	change_snapdelete, change_snapimport;
 /* Steps and parts they share. */
 int snap_step_entry(struct change *c, struct err *err); /* index and entry of l->name */
 int snap_step_busy(struct change *c, struct err *err);  /* where QEMU will be silent */

@@ -3,9 +3,13 @@
 
 import json
 import os
+import pwd
+import re
 import signal
+import subprocess
 
 import pytest
+from one_host import Host, b64
 
 
 def transient(suite, alias="web0", **members):
@@ -41,3 +45,200 @@ def test_transient_goes_with_its_guest(suite, end):
         events.wait_gone(uuid)
     assert not leftovers(suite, uuid)
     assert disk.read_bytes() == b"A" * 65536
+
+
+# --- action programs ---
+
+@pytest.fixture
+def host(suite):
+    return Host(suite)
+
+
+def up(host):
+    host.suite.console_wait(host.suite.uuid(host.id), "GUEST-UP")
+
+
+def nothing_left(host, uuid):
+    assert host.suite.http("vminfod", "GET", "/vms").json() == []
+    assert not leftovers(host.suite, uuid)
+
+
+@pytest.mark.parametrize("booted", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_life(suite, host, booted):
+    """Deploy, look, reset, snapshot, save, restore, shut down: each answered as the core wants."""
+    if not booted:  # nobody there to power off: forced
+        (host.remotes / "etc/vmm/drover/droverrc").write_text("# seconds\nexport SHUTDOWN_TIMEOUT='1'\n")
+    disk = host.disk(0)
+    assert host.deploy() == "one-7"
+    if booted:
+        up(host)
+    uuid = suite.uuid("one-7")
+    vm = suite.vm(uuid)
+    assert vm["alias"] == "web & shop" and vm["transient"] and not vm["autoboot"]
+    assert vm["tags"] == {"one_vmid": "7", "one_user": "alice", "one_group": "users"}
+    assert vm["owner"] == pwd.getpwuid(os.geteuid()).pw_name
+    listed = suite.vmadm("list", "-p", "-H", "-o", "name,alias,owner,tags.one_user", check=None).stdout
+    assert "one-7:web & shop" in listed
+    assert host.deploy() == "one-7" and suite.vm(uuid)["pid"] == vm["pid"]  # a retry
+    assert re.fullmatch(r"STATE=a CPU=[\d.]+ MEMORY=\d+ NETRX=0 NETTX=0 DISKRDBYTES=\d+ DISKWRBYTES=\d+ "
+                        r"DISKRDIOPS=\d+ DISKWRIOPS=\d+ DISK_SIZE=\[ID=0,SIZE=\d+\]", host.poll())
+    host.do("reset", "one-7", "node1")
+    if booted:
+        up(host)
+    assert host.do("snapshot_create", "one-7", 0) == "snap-0"
+    assert (host.dir / "drover-snapshots.json").exists()
+    with suite.events() as events:
+        host.do("save", "one-7", host.dir / "checkpoint", "node1")
+        events.wait_gone(uuid)
+    nothing_left(host, uuid)
+    assert host.poll() == "STATE=d"
+    host.do("restore", host.dir / "checkpoint", "node1", "one-7")
+    assert sorted(os.listdir(host.dir)) == ["deployment.0", "disk.0", "drover-snapshots.json"]
+    assert host.state() == "a"
+    host.do("shutdown", "one-7", "node1")
+    nothing_left(host, uuid)
+    for action in ("shutdown", "cancel"):
+        host.do(action, "one-7", "node1")  # gone already is what a retry wants
+    before = disk.read_bytes()
+    # KEEP_SNAPSHOTS: known again at the next deployment.
+    host.deploy()
+    assert [one["name"] for one in suite.vm(uuid)["snapshots"]] == ["snap-0"]
+    host.do("snapshot_revert", "one-7", "snap-0")
+    host.do("snapshot_delete", "one-7", "snap-0")
+    assert "snap-0" in host.refused("snapshot_delete", "one-7", "snap-0")
+    assert not (host.dir / "drover-snapshots.json").exists()
+    host.do("cancel", "one-7")
+    nothing_left(host, uuid)
+    assert before[:4] == disk.read_bytes()[:4] == b"QFI\xfb"
+
+
+@pytest.mark.campaign
+def test_reboot(suite, host):
+    host.disk(0)
+    host.deploy()
+    up(host)
+    uuid = suite.uuid("one-7")
+    pid = suite.vm(uuid)["pid"]
+    with suite.events() as events:
+        host.do("reboot", "one-7", "node1")
+        events.wait_vm(uuid, lambda vm: vm.get("pid") not in (None, pid) and vm["state"] == "running")
+    host.do("cancel", uuid)
+
+
+HOT = ('<DISK><ATTACH>YES</ATTACH><DISK_ID>3</DISK_ID><DRIVER>raw</DRIVER><CACHE>{cache}</CACHE><TYPE>{type}</TYPE>'
+       '<READONLY>{ro}</READONLY><TARGET>vdd</TARGET></DISK>')
+
+
+def test_devices(suite, host):
+    host.disk(0)
+    host.disk(2, 1, "raw")
+    extra, cd = host.disk(3, 4, "raw"), host.disk(4, 1, "raw")
+    host.deploy("<CONTEXT><TARGET>hda</TARGET><DISK_ID>2</DISK_ID></CONTEXT>"
+                "<GRAPHICS><TYPE>vnc</TYPE><PORT>-1</PORT></GRAPHICS>", "drover.modules")
+    up(host)
+    uuid = suite.uuid("one-7")
+
+    def names():
+        return [disk["name"] for disk in suite.vm(uuid)["disks"]]
+
+    text = host.message(host.vm(HOT.format(cache="writeback", type="fs", ro="NO")))
+    arguments = ("one-7", extra, "vdd", 3)
+    host.do("attach_disk", *arguments, b64(text), stdin=text)
+    host.do("attach_disk", *arguments, b64(text), stdin=text)
+    assert names() == ["vda", "hda", "vdd"]
+    grown = host.message(host.vm(HOT.format(cache="none", type="fs", ro="NO")))
+    host.do("resize_disk", "one-7", 3, 6, b64(grown), "node1", stdin=grown)
+    assert extra.stat().st_size == 6 << 20
+    host.do("detach_disk", *arguments)
+    host.do("detach_disk", *arguments)
+    assert names() == ["vda", "hda"]
+    nic = "<NIC><ATTACH>YES</ATTACH><MAC>02:00:00:00:00:07</MAC><BRIDGE>user</BRIDGE></NIC>"
+    for _ in range(2):
+        host.do("attach_nic", "one-7", "02:00:00:00:00:07", "user", "-", "dummy", "one-7-0",
+                stdin=host.message(host.vm(nic)))
+    assert [one["mac"] for one in suite.vm(uuid)["nics"]] == ["02:00:00:00:00:07"]
+    for _ in range(2):
+        host.do("detach_nic", "one-7", "02:00:00:00:00:07")
+    assert suite.vm(uuid)["nics"] == []
+    for _ in range(2):
+        host.do("prereconfigure", "one-7", "hda")
+    assert "path" not in suite.vm(uuid)["disks"][1]
+    host.do("reconfigure", "one-7", "hda", cd)
+    assert suite.vm(uuid)["disks"][1]["path"] == str(cd).replace("//", "/")
+    less = host.message(host.vm(memory=100))
+    host.do("resize", "one-7", stdin=less)
+    assert suite.vm(uuid)["balloon"] == 100
+    assert "more than the 128 MB" in host.refused("resize", "one-7", stdin=host.message(host.vm(memory=512)))
+    assert "not supported" in host.refused("attach_disk", *arguments, stdin=host.message(
+        host.vm(HOT.format(cache="none", type="gluster", ro="NO"))))
+    host.do("cancel", "one-7")
+
+
+def test_hooks_of_a_system_datastore(suite, host):
+    """save.TM last, restore.TM first, with arguments and message; a failure of one is the action's."""
+    host.disk(0)
+    host.deploy()
+    for name in ("save", "restore"):
+        script = host.vmm / f"{name}.ceph"
+        script.write_text(f'#!/bin/sh\necho "$@" >{host.dir}/{name}.arguments\ncat >{host.dir}/{name}.stdin\n'
+                          f'ls {host.dir} >{host.dir}/{name}.ls\n')
+        script.chmod(0o755)
+    text = host.message(tm="ceph")
+    host.do("save", "one-7", host.dir / "checkpoint", "node1", stdin=text)
+    assert (host.dir / "save.arguments").read_text() == f"one-7 {host.dir}/checkpoint node1 7 node1\n"
+    assert (host.dir / "save.stdin").read_text() == text
+    assert "checkpoint" in (host.dir / "save.ls").read_text().split()
+    (host.vmm / "restore.ceph").write_text("#!/bin/sh\nexit 3\n")
+    assert "restore.ceph failed with exit code 3" in host.refused(
+        "restore", host.dir / "checkpoint", "node1", "one-7", stdin=text)
+    (host.dir / "checkpoint.vm").unlink()  # as where a hook keeps just the checkpoint
+    host.do("restore", host.dir / "checkpoint", "node1", "one-7")
+    assert host.state() == "a"
+    host.do("cancel", "one-7")
+
+
+def test_bad_input(suite, host):
+    """One clear failure on standard error; the deployment file stays for who looks into it."""
+    file = host.dir / "deployment.0"
+    huge = "<VM>" + "x" * (17 << 20) + "</VM>"
+    for text, want in (("", "no deployment file on standard input"),
+                       ("<VM>", "bad XML in line 1"),
+                       ("!!!", "neither XML nor base64"),
+                       ("<!DOCTYPE x [<!ENTITY a 'b'>]><VM>&a;</VM>", "document types, entities"),
+                       ("<html/>", "root is <html>"),
+                       ("<VM><TEMPLATE/></VM>", "there is no MEMORY"),
+                       (huge, "larger than 16 MiB"),
+                       (host.vm(), "disk.0")):
+        assert want in host.refused("deploy", file, "node1", stdin=text)
+    assert file.read_text() == host.vm()
+    assert suite.http("vminfod", "GET", "/vms").json() == []
+    assert "VM one-7 not found" in host.refused("reset", "one-7", "node1")
+    assert "no VM 'one-7'" in host.refused("save", "one-7", host.dir / "c", "node1")
+    assert "bad base64" in host.refused("attach_disk", "one-7", "/x", "vda", stdin="Zm9vCg")
+    assert "want the arguments" in subprocess.run([host.vmm / "save"], input="", text=True,
+                                                  capture_output=True).stderr
+    done = subprocess.run([suite.build / "src/one/drover-vmm", "frobnicate"], capture_output=True, text=True)
+    assert done.returncode == 2 and "usage: drover-vmm" in done.stderr
+    full = subprocess.run([host.vmm / "deploy", "/dev/full/deployment.0"], input=host.vm(), text=True,
+                          capture_output=True)
+    assert "cannot store the deployment file" in full.stderr
+    suite.kill9("vminfod")
+    assert "cannot reach vminfod" in host.refused("poll", "one-7", "node1")
+    suite.start("vminfod")
+    suite.kill9("vmstated")
+    suite.restart("vminfod")
+    assert host.poll() == "STATE=-"  # nobody can tell
+
+
+def test_newer_cores_get_the_text_alone(suite):
+    host = Host(suite, "7.0.1")
+    done = host.run("reset", "one-7", "node1")
+    assert done.returncode == 1 and done.stderr == "VM one-7 not found\n"
+
+
+def test_xpath(suite):
+    text = ("<A><D><N>1</N></D><D><ATTACH>YES</ATTACH><N><![CDATA[x & y]]></N></D></A>")
+    for arguments, stdin in ((["-b", b64(text)], ""), ([], text)):
+        done = subprocess.run([suite.build / "src/one/drover-vmm", "xpath", *arguments, "/A/D[ATTACH='YES']/N", "/A/X",
+                               "%m%/A/D/N"], input=stdin, capture_output=True, text=True, check=True)
+        assert done.stdout == "x & y\0\0001\0"
