@@ -9,6 +9,7 @@ import signal
 import subprocess
 
 import pytest
+from drover import Deadline, Inotify
 from one_host import Host, b64
 
 
@@ -20,6 +21,14 @@ def transient(suite, alias="web0", **members):
 def leftovers(suite, uuid):
     return [path for path in (suite.run_dir(uuid), suite.data_dir(uuid), suite.etc / uuid)
             if path.exists()]
+
+
+def nothing_stays(suite, uuid):
+    """The run directory is vmstated's, which clears it a moment later."""
+    watch, deadline = Inotify(suite.root / "run/vmstated"), Deadline(10)
+    while leftovers(suite, uuid):
+        watch.wait(deadline)
+    watch.close()
 
 
 @pytest.mark.parametrize("end", ["stop", "kill", "away"])
@@ -43,7 +52,7 @@ def test_transient_goes_with_its_guest(suite, end):
             os.kill(pid, signal.SIGKILL)
             suite.start("vmadmd")
         events.wait_gone(uuid)
-    assert not leftovers(suite, uuid)
+    nothing_stays(suite, uuid)
     assert disk.read_bytes() == b"A" * 65536
 
 
@@ -60,7 +69,7 @@ def up(host):
 
 def nothing_left(host, uuid):
     assert host.suite.http("vminfod", "GET", "/vms").json() == []
-    assert not leftovers(host.suite, uuid)
+    nothing_stays(host.suite, uuid)
 
 
 @pytest.mark.parametrize("booted", [False, pytest.param(True, marks=pytest.mark.campaign)])
