@@ -22,7 +22,7 @@ struct sync_queue {
 	sd_event_source *timer;
 	char *paths[SYNC_MAX];
 	size_t count;
-	bool all;
+	bool all, armed;
 };
 
 static void next_batch(struct sync_queue *q);
@@ -67,7 +67,10 @@ static void add(struct sync_queue *q, char *path)
 
 static int on_wait(sd_event_source *source, uint64_t usec, void *userdata)
 {
-	next_batch(userdata);
+	struct sync_queue *q = userdata;
+
+	q->armed = false;
+	next_batch(q);
 	return 0;
 }
 
@@ -82,8 +85,10 @@ void sync_later(struct supervisor *sup, const char *path)
 	add(sup->sync, xstrdup(path));
 	if (slash)
 		add(sup->sync, xstrndup(path, (size_t)(slash - path)));
-	if (!sup->sync->child)
-		(void)timer_set(sup->event, &sup->sync->timer, WAIT_MS, on_wait, sup->sync);
+	/* Not put off by each further file: a steady stream of them would never become durable. */
+	if (!sup->sync->child && !sup->sync->armed)
+		sup->sync->armed =
+			timer_set(sup->event, &sup->sync->timer, WAIT_MS, on_wait, sup->sync) >= 0;
 }
 
 bool sync_busy(const struct supervisor *sup)
