@@ -43,6 +43,7 @@ struct qmp {
 	enum state state;
 	bool broken;   /* writing failed: read what is left, then it is over */
 	bool waiting;  /* EPOLLOUT is on */
+	bool held;     /* EPOLLIN is off */
 	unsigned busy; /* our functions on the stack that may call back */
 	bool dead;     /* freed meanwhile */
 	bool reading;  /* lines are being handled: no reading inside, order would suffer */
@@ -187,12 +188,26 @@ static int write_some(struct qmp *q, struct command *c)
 	return 0;
 }
 
-static void want_write(struct qmp *q, bool on)
+static void want(struct qmp *q, bool write, bool held)
 {
-	if (q->waiting == on)
+	if (q->waiting == write && q->held == held)
 		return;
-	q->waiting = on;
-	(void)sd_event_source_set_io_events(q->io, on ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	q->waiting = write;
+	q->held = held;
+	(void)sd_event_source_set_io_events(q->io, (held ? 0u : (unsigned)EPOLLIN) |
+							   (write ? (unsigned)EPOLLOUT : 0u));
+}
+
+void qmp_hold(struct qmp *q)
+{
+	if (q->state != CLOSED)
+		want(q, q->waiting, true);
+}
+
+void qmp_unhold(struct qmp *q)
+{
+	if (q->state != CLOSED)
+		want(q, q->waiting, false);
 }
 
 /*
@@ -227,7 +242,7 @@ static void flush(struct qmp *q)
 	}
 	if (r < 0 && r != -EAGAIN)
 		q->broken = true;
-	want_write(q, r == -EAGAIN);
+	want(q, r == -EAGAIN, q->held);
 }
 
 static void enqueue(struct qmp *q, const char *command, const json_t *arguments, struct command *c)
@@ -267,6 +282,7 @@ int qmp_send(struct qmp *q, const char *command, const json_t *arguments, int fd
 				 : NEVER - 1;
 	c->done = done;
 	c->ctx = ctx;
+	qmp_unhold(q);
 	enqueue(q, command, arguments, c);
 	flush(q);
 	arm(q);

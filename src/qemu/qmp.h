@@ -56,6 +56,13 @@ typedef void (*qmp_done)(void *ctx, int r, const json_t *value, const struct err
 int qmp_send(struct qmp *q, const char *command, const json_t *arguments, int fd,
 	     uint64_t timeout_ms, qmp_done done, void *ctx);
 
+/*
+ * Leave what QEMU writes unread until qmp_unhold or the next qmp_send: answers of many guests then
+ * cost one wake-up together. Its end is still told at once; qmp_drain reads all the same.
+ */
+void qmp_hold(struct qmp *q);
+void qmp_unhold(struct qmp *q);
+
 bool qmp_is_ready(const struct qmp *q);
 /* Commands without an answer, and since when (clock_ms) the oldest waits; 0 when none. */
 size_t qmp_pending(const struct qmp *q, uint64_t *ret_since_ms);

@@ -128,7 +128,8 @@ struct supervisor {
 	uint64_t started_ms;
 	char boot_id[40];
 	bool autostart, closing, serving, pulsing;
-	sd_event_source *catalog_source, *scan_timer, *upgrade_timer, *pulse_timer, *owed_timer;
+	sd_event_source *catalog_source, *scan_timer, *upgrade_timer, *pulse_timer, *hold_timer,
+		*owed_timer;
 	uint64_t owed_delay_ms;    /* 0: nobody owes anything */
 	uid_t first_uid, last_uid; /* users for guests; 0: none */
 	char *cgroup;              /* folder of guests' groups; NULL: the host has none */

@@ -211,6 +211,7 @@ static void finish(struct supervisor *sup)
 	net_audit_free(sup);
 	sd_event_source_disable_unref(sup->neighbours);
 	sd_event_source_disable_unref(sup->pulse_timer);
+	sd_event_source_disable_unref(sup->hold_timer);
 	sd_event_source_disable_unref(sup->owed_timer);
 	sd_event_source_disable_unref(sup->upgrade_timer);
 	sd_event_source_disable_unref(sup->scan_timer);

@@ -21,6 +21,7 @@
 
 #define ANSWER_MS 1000u /* silence after which a guest is named unresponsive */
 #define PULSE_MS  1000u /* between two questions whether it answers */
+#define HOLD_MS   50u   /* for their answers, which are then read together */
 #define RETRY_MS  500u
 #define READY_MS  30000u /* of running make a guest ready that says nothing itself */
 
@@ -223,6 +224,22 @@ int monitor_open(struct guest *g, struct err *err)
 	return qmp_open(g->sup->event, path, &config, &g->mon, err);
 }
 
+static int on_answers(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct supervisor *sup = userdata;
+
+	for (struct guest *g = sup->guests, *next; g; g = next) {
+		next = g->next; /* what is read may be its end */
+		if (!g->mon || !qmp_is_ready(g->mon))
+			continue;
+		qmp_unhold(g->mon);
+		qmp_drain(g->mon);
+	}
+	sup->pulsing = false;
+	monitor_pulse(sup);
+	return 0;
+}
+
 static int on_pulse(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct supervisor *sup = userdata;
@@ -232,11 +249,12 @@ static int on_pulse(sd_event_source *source, uint64_t usec, void *userdata)
 
 		if (g->busy_until_ms && g->busy_until_ms <= clock_ms())
 			monitor_busy(g, 0); /* whoever announced it was killed */
-		if (g->launched && g->mon && qmp_is_ready(g->mon) && !qmp_pending(g->mon, &since))
-			(void)qmp_send(g->mon, "query-status", NULL, -1, ANSWER_MS, on_status, g);
+		if (!g->launched || !g->mon || !qmp_is_ready(g->mon) || qmp_pending(g->mon, &since))
+			continue;
+		(void)qmp_send(g->mon, "query-status", NULL, -1, ANSWER_MS, on_status, g);
+		qmp_hold(g->mon);
 	}
-	sup->pulsing = false;
-	monitor_pulse(sup);
+	(void)timer_set(sup->event, &sup->hold_timer, HOLD_MS, on_answers, sup);
 	return 0;
 }
 
@@ -249,7 +267,7 @@ void monitor_pulse(struct supervisor *sup)
 	if (!any || sup->pulsing)
 		return;
 	sup->pulsing = true;
-	(void)timer_set(sup->event, &sup->pulse_timer, PULSE_MS, on_pulse, sup);
+	(void)timer_set(sup->event, &sup->pulse_timer, PULSE_MS - HOLD_MS, on_pulse, sup);
 }
 
 void monitor_close(struct guest *g)

@@ -149,6 +149,31 @@ static void drain_reads_all_without_the_loop(void **state)
 	assert_int_equal(f->closed, 0);
 }
 
+static void held_is_unread_until_asked_for(void **state)
+{
+	struct fixture *f = *state;
+
+	greet(f);
+	query(f, 5000);
+	expect_sent(f, "{\"execute\":\"query-status\",\"id\":1}\n");
+	qmp_hold(f->q);
+	say(f, "{\"return\":{},\"id\":1}\n");
+	spin(f);
+	assert_string_equal(logged(f), "");
+	qmp_unhold(f->q);
+	spin(f);
+	assert_string_equal(logged(f), "done 0 ok;");
+	qmp_hold(f->q);
+	query(f, 5000); /* whoever asks wants the answer at once */
+	say(f, "{\"return\":{},\"id\":2}\n");
+	spin(f);
+	assert_string_equal(logged(f), "done 0 ok;done 0 ok;");
+	qmp_hold(f->q);
+	(void)close(steal_fd(&f->peer));
+	spin(f);
+	assert_int_equal(f->closed, 1);
+}
+
 static void sending_from_callbacks(void **state)
 {
 	struct fixture *f = *state;
@@ -318,6 +343,7 @@ int main(void)
 		T(no_greeting_means_busy),
 		T(a_late_greeting_is_fine),
 		T(drain_reads_all_without_the_loop),
+		T(held_is_unread_until_asked_for),
 		T(sending_from_callbacks),
 		T(the_queue_is_bounded),
 		T(a_full_socket_never_blocks),
