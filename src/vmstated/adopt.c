@@ -17,12 +17,16 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "base/uuid.h"
+#include "daemon/daemon.h"
 #include "model/model.h"
 #include "store/catalog.h"
 #include "store/started.h"
 #include "vmstated/hardware.h"
 #include "vmstated/net.h"
 #include "vmstated/parts.h"
+
+#define LOCK_MS    20u
+#define LOCK_TRIES 100 /* a loaded host may leave a forked child without a core for a while */
 
 /* The definition as it was started: what runs may differ from the file by now. */
 static void load_started(struct guest *g)
@@ -35,22 +39,24 @@ static void load_started(struct guest *g)
 	(void)once_apply(g->started, g->once, NULL); /* its text has what was given only */
 }
 
-/* Our predecessor was killed before it could write down the process: its lock tells who it is. */
-static void find_by_lock(struct guest *g)
+/*
+ * Our predecessor was killed before it could write down the process: its lock tells who it is.
+ * False: somebody holds the VM's lock who has not said who it is. A child of our predecessor does
+ * that moments after the fork, or ends.
+ */
+static bool find_by_lock(struct guest *g)
 {
 	AUTO_FREE char *path = path_of_data(&g->sup->paths, g->uuid, "lock");
 	AUTO_FD int fd = open(path, O_RDWR | O_CLOEXEC);
 	pid_t pid;
 
 	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)
-		return;
+		return true;
 	pid = child_lock_holder(path);
-	if (pid <= 0 || guest_watch_qemu(g, pid, process_start_time(pid), NULL) < 0) {
-		log_error("vm=%s its lock is held, but no process is known: state unknown",
-			  g->uuid);
-		return;
-	}
+	if (pid <= 0 || guest_watch_qemu(g, pid, process_start_time(pid), NULL) < 0)
+		return false;
 	guest_mark_running(g, true);
+	return true;
 }
 
 static void take_up_running(struct guest *g, bool known)
@@ -105,6 +111,35 @@ static void resume(struct guest *g, const json_t *j, bool was_up)
 	guest_publish(g);
 }
 
+/* With what was written down of it; once more in a moment when its process cannot be told. */
+static void take_up(struct guest *g, json_t *j);
+
+static int look_again(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct guest *g = userdata;
+	AUTO_JSON json_t *j = steal_ptr(g->found);
+
+	take_up(g, j);
+	return 0;
+}
+
+static void take_up(struct guest *g, json_t *j)
+{
+	bool was_up = json_get_int(j, "pid", 0) > 0;
+
+	if (!was_up && !find_by_lock(g)) {
+		g->settled = false;
+		if (g->lock_tries++ < LOCK_TRIES &&
+		    timer_set(g->sup->event, &g->launch_timer, LOCK_MS, look_again, g) >= 0) {
+			g->found = json_incref(j);
+			return;
+		}
+		log_error("vm=%s its lock is held, but no process is known: state unknown",
+			  g->uuid);
+	}
+	resume(g, j, was_up);
+}
+
 static void adopt(struct supervisor *sup, const char *uuid)
 {
 	struct guest *g = guest_by_uuid(sup, uuid);
@@ -138,9 +173,7 @@ static void adopt(struct supervisor *sup, const char *uuid)
 		vm_take_live(g->started, g->def->vm);
 	if (g->started && g->pid > 0 && hardware_load(g, &err) < 0)
 		log_warn("vm=%s its configfile as it is now: %s", uuid, err.msg);
-	if (!was_up)
-		find_by_lock(g);
-	resume(g, j, was_up);
+	take_up(g, j);
 }
 
 void supervisor_adopt(struct supervisor *sup)

@@ -62,6 +62,8 @@ struct guest {
 	json_t *once;              /* what is of this boot only; NULL: nothing */
 	uint64_t qmp_silent_since; /* clock_ms, 0: it answers */
 	int monitor_tries;
+	json_t *found; /* what was written down, until it is told who holds its lock: adopt.c */
+	int lock_tries;
 
 	/* stop engine */
 	enum guest_target target;

@@ -229,19 +229,38 @@ static void hook_ended(void *ctx, const struct child_exit *how)
 	next_hook(run);
 }
 
-/* again: our predecessor made the record, and may have forked somebody who is to claim it. */
-static int open_record(struct hook_run *run, bool again)
+/* Before QEMU is there: nothing is lost by not going on. */
+static bool prepares(const struct guest *g)
 {
-	AUTO_FREE char *path = record_path(run->guest);
-	struct err err = {0};
-	int fd = 0;
+	return g->state == SUP_START_NETWORK || g->state == SUP_START_STORAGE ||
+	       g->state == SUP_PRESTART_AFTER_RESTART || g->state == SUP_START_AFTER_RESTART;
+}
 
-	if (again)
-		return open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	run->unrecorded = child_record_new(path, run->guest->hook_ticket, &fd, &err) < 0;
-	if (run->unrecorded) /* cleaning up goes before keeping books */
-		log_error("vm=%s hook without a record: %s", run->guest->uuid, err.msg);
-	return fd;
+/*
+ * again: our predecessor made the record, and may have forked somebody who is to claim it.
+ * Without space for a record a start is refused: were we killed, nobody could tell whether the
+ * hook had run. What cleans up runs all the same, and counts as done for whoever takes it up.
+ */
+static int open_record(struct hook_run *run, bool again, int *ret_fd, struct err *err)
+{
+	struct guest *g = run->guest;
+	AUTO_FREE char *path = record_path(g);
+	struct err why = {0};
+	int r;
+
+	if (again) {
+		*ret_fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		return *ret_fd < 0 ? err_sys(err, errno, "cannot open '%s'", path) : 0;
+	}
+	r = child_record_new(path, g->hook_ticket, ret_fd, &why);
+	if (r == 0)
+		return 0;
+	if (prepares(g))
+		return err_set(err, -r, "hook '%s' not run: %s", run->files[run->at], why.msg);
+	log_error("vm=%s hook without a record: %s", g->uuid, why.msg);
+	run->unrecorded = true;
+	guest_save(g);
+	return 0;
 }
 
 static int start_one(struct hook_run *run, const char *file, bool again, struct err *err)
@@ -268,11 +287,14 @@ static int start_one(struct hook_run *run, const char *file, bool again, struct 
 		g->hook_ticket++;
 		guest_save(g);
 	}
-	record = open_record(run, again);
+	run->unrecorded = false;
+	r = open_record(run, again, &record, err);
+	if (r < 0)
+		return r;
 	hookout_begin(g, base_name(file), &out, &errors);
 	spec.out = out;
 	spec.errfd = errors;
-	spec.record = record;
+	spec.record = record > 0 ? record : 0;
 	env_fill(&env, run);
 	r = child_start(g->sup->event, &spec, hook_ended, run, &run->child, err);
 	for (size_t i = 0; i < env.count; i++)

@@ -73,6 +73,7 @@ static void guest_free(struct guest *g)
 	free(g->failed);
 	free(g->published);
 	json_decref(g->once);
+	json_decref(g->found);
 	free(g);
 }
 

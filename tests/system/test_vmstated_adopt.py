@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """SIGKILL of vmstated in every state of the table: who comes after takes up all of it."""
 
+import fcntl
+import json
 import os
 import select
 import signal
@@ -235,6 +237,35 @@ def wait_reaped(pidfd, seconds):
     poll = select.poll()
     poll.register(pidfd, 0)
     return bool(poll.poll(seconds * 1000))
+
+
+def test_lock_of_somebody_not_yet_known(cold):
+    """Killed moments after the fork of QEMU: who holds the lock is asked again, not refused."""
+    cold.use_fake_qemu({"greeting": "none"})
+    cold.write_definition("web0", small(onfailure="fail"))
+    cold.start("vmstated", "vminfod")
+    uuid = cold.uuid("web0")
+    cold.http("vmstated", "POST", "/vms/web0/start", {"wait": False})
+    with cold.events() as events:
+        pid = events.wait_vm("web0", lambda o: o.get("pid"), 20, "pid")["pid"]
+    pidfd = os.pidfd_open(pid)
+    cold.kill9("vmstated")
+    os.kill(pid, signal.SIGKILL)
+    assert drover.wait_readable(pidfd, drover.Deadline(10))
+    os.close(pidfd)
+    state = cold.run_dir(uuid) / "vmstated.state"
+    facts = json.loads(state.read_text())
+    facts.update(pid=0, pid_start=0)
+    state.write_text(json.dumps(facts))
+    cold.use_fake_qemu()
+    with open(cold.data_dir(uuid) / "lock", "rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        cold.start("vmstated")
+        assert vm(cold, "web0")["state"] == "ready"  # its walk is not over
+    with cold.events() as events:
+        events.wait_state("web0", "running")
+    assert vm(cold, "web0").get("last_exit") is None
+    cold.http("vmstated", "POST", "/vms/web0/stop", {"force": True})
 
 
 def test_lock_without_state_is_never_started_again(cold):

@@ -123,6 +123,27 @@ def test_state(cold, disk):
     post(cold, "web0/stop", force=True)
 
 
+def test_hook_without_a_record(cold, disk):
+    """run/: a start whose hooks could not be told over a SIGKILL is refused; cleaning up goes on."""
+    full = disk("run/vmstated")
+    up(cold)
+    uuid = vm(cold, "web0")["uuid"]
+    (cold.run_dir(uuid)).mkdir(exist_ok=True)
+    full.fill()
+    reply = post(cold, "web0/start")
+    assert reply.status == 500, reply
+    assert "start_network' not run: " in reply.json()["error"]["message"], reply
+    assert os.strerror(errno.ENOSPC) in reply.json()["error"]["message"]
+    wait_trace(cold, "web0", "stopped")
+    assert "start_network" not in trace(cold, "web0")
+    assert "hook without a record" in said(cold)
+    full.free()
+    assert post(cold, "web0/failreset").status == 200
+    assert post(cold, "web0/start").status == 200
+    assert trace(cold, "web0")[-3:] == START_STOP[:3]
+    post(cold, "web0/stop", force=True)
+
+
 def test_data(cold, disk):
     """lib/: the mark of running gives room for the record of its end; after that it is told."""
     full = disk("var/lib/vmstated")
