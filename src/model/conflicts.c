@@ -107,7 +107,7 @@ static bool has_mac(const struct vm *vm, const char *mac)
 	return false;
 }
 
-bool vm_avoid_macs(struct vm *vm, const struct vm *other)
+bool vm_avoid_macs(struct vm *vm, const struct vm *old, const struct vm *other)
 {
 	const struct prop *row = prop_at(&nic_props, offsetof(struct nic, mac));
 	bool changed = false;
@@ -115,7 +115,8 @@ bool vm_avoid_macs(struct vm *vm, const struct vm *other)
 	for (size_t i = 0; i < vm->nnics; i++) {
 		struct nic *n = vm->nics[i];
 
-		if (NIC_GIVEN(n, mac) || !n->mac || !has_mac(other, n->mac))
+		if (NIC_GIVEN(n, mac) || !n->mac || !has_mac(other, n->mac) ||
+		    (old && has_mac(old, n->mac)))
 			continue;
 		for (unsigned round = 1; has_mac(other, n->mac); round++) {
 			AUTO_FREE char *mac = mac_of_round(vm, n, round);

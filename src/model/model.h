@@ -59,9 +59,10 @@ void vm_conflicts(const struct vm *vm, const struct vm *other, struct problems *
 
 /*
  * Give NICs of vm that got their MAC from us, and share it with a NIC of other, another one, which
- * then counts as given. True when that happened: those looked at before are to be looked at again.
+ * then counts as given; those that old (may be NULL) has keep theirs. True when that happened:
+ * those looked at before are to be looked at again.
  */
-bool vm_avoid_macs(struct vm *vm, const struct vm *other);
+bool vm_avoid_macs(struct vm *vm, const struct vm *old, const struct vm *other);
 
 /*
  * The VM object, members in the order of the table. facts (may be NULL): members of runtime rows

@@ -80,6 +80,7 @@ struct vm {
 	bool indestructible_zoneroot, indestructible_delegated;
 	char *image_uuid;
 	char *zpool;
+	char *zfs_root_compression; /* NULL: as the pool has it */
 	struct str_list internal_metadata_namespaces;
 	char *create_timestamp; /* ISO; written by vmadmd */
 	/* of the data directory's config JSON files; NULL is {} */

@@ -42,6 +42,7 @@ static void change_free(struct change *c)
 	sd_event_source_disable_unref(c->grace);
 	sd_event_source_disable_unref(c->progress);
 	free(c->command);
+	free(c->dataset);
 	free(c->start_error);
 	json_decref(c->payload);
 	vm_free(c->old);

@@ -77,6 +77,7 @@ struct change {
 
 	struct job *job;   /* NULL: it takes no time to speak of */
 	bool detached;     /* wait=0: answered with the job's id */
+	uint64_t room;     /* of the pool of a dataset to be made, bytes; 0: unknown */
 	uint64_t limit_ms; /* deadline asked for, 0: the usual one */
 	int ended;         /* why the job is to end, 0: it is not */
 	struct err end_why;
@@ -87,6 +88,7 @@ struct change {
 	struct feed_wait *wait;
 	struct worker *worker;
 	change_step work, after; /* of the worker */
+	char *dataset;           /* made by a creation, or gone with a deletion; NULL: none */
 	bool touched;            /* a step that writes has begun: undo_files is to run */
 	sd_event_source *grace;
 	struct child *child;
@@ -142,8 +144,6 @@ int step_stop(struct change *c, struct err *err); /* by force */
 int step_guest_lock(struct change *c, struct err *err);
 
 /* --- reprovision.c --- */
-/*
- * At the start: finish or undo what an update mark tells of a reprovisioning; false when it tells
- * of none. runs: the VM does, so that its disk is not touched.
- */
+/* At the start: finish or undo what an update mark tells of a reprovisioning; false when it tells
+ * of none. runs: the VM does, so that its disk is not touched. */
 bool reprovision_recover(struct vmadmd *d, const char *uuid, const json_t *mark, bool runs);

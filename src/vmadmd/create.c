@@ -6,7 +6,6 @@
  * the VM is wholly there; start it when it is to boot. A start that fails leaves the VM there, and
  * the answer says so. Source: smartos facts 7.4, 7.5.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +26,7 @@
 #include "vmadmd/disks.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/zfs_dataset.h"
 
 /* How long a creation is expected to take, as smartos facts 7.5 has it. */
 #define PROVISION_MS      300000
@@ -72,20 +72,21 @@ static void choose_name(struct change *c)
 
 #define MAC_ROUNDS 16 /* each changes a MAC that had a chance of one in millions to be taken */
 
-/* MACs we made are made anew as long as another VM has them. */
-static void avoid_macs(struct change *c)
+bool create_avoid_macs(struct change *c)
 {
-	bool again = true;
+	bool again = true, changed = false;
 
 	for (int round = 0; again && round < MAC_ROUNDS; round++) {
 		again = false;
 		for (size_t i = 0; i < catalog_count(c->d->catalog); i++)
-			again |= vm_avoid_macs(c->new, catalog_at(c->d->catalog, i)->vm);
+			again |= vm_avoid_macs(c->new, c->old, catalog_at(c->d->catalog, i)->vm);
 		for (const struct change *other = c->d->changes; other; other = other->next) {
 			if (other != c && other->new)
-				again |= vm_avoid_macs(c->new, other->new);
+				again |= vm_avoid_macs(c->new, c->old, other->new);
 		}
+		changed |= again;
 	}
+	return changed;
 }
 
 static int check(struct change *c, struct err *err)
@@ -94,8 +95,6 @@ static int check(struct change *c, struct err *err)
 	char now[ISO_TIME_LEN];
 	int r;
 
-	for (char *p = c->uuid; *p; p++)
-		*p = (char)tolower((unsigned char)*p);
 	c->new = vm_from_payload(c->payload, &c->problems);
 	r = change_problems(c, err);
 	if (r < 0)
@@ -108,7 +107,8 @@ static int check(struct change *c, struct err *err)
 	set_given(c->new, &c->new->create_timestamp, clock_iso(clock_wall_ms(), now, sizeof(now)));
 	disks_fill(c->d, c->new);
 	vm_finish(c->new, data);
-	avoid_macs(c);
+	(void)dataset_place(c);
+	(void)create_avoid_macs(c);
 	vm_validate(c->new, &c->problems);
 	r = change_problems(c, err);
 	if (r == 0)
@@ -123,6 +123,7 @@ static int mark_files(struct change *c, struct err *err)
 	AUTO_JSON json_t *content = json_object();
 
 	json_object_set_new(content, "images", disks_paths(c));
+	json_put_str(content, MARK_DATASET, c->dataset);
 	return mark_new(c->d, c->uuid, content, err);
 }
 
@@ -265,6 +266,11 @@ int create_undo_files(struct change *c, struct err *err)
 	int r = 0;
 
 	disks_undo(c);
+	/* First, since it is mounted within; when that fails the mark stays, for our next start. */
+	if (c->dataset && c->data_made)
+		r = dataset_destroy(c->dataset, c->uuid, err);
+	if (r < 0)
+		return r;
 	if (c->stored)
 		r = store_delete(c->d->paths, c->new, err);
 	if (c->data_made)
@@ -283,9 +289,10 @@ void create_undo(struct change *c)
 
 /* Steps in order; images come before the announcement, since vminfod withholds for 10 s only. */
 static const change_step steps[] = {
-	check,           step_job,      mark,         step_lock,     step_images,
-	create_announce, step_begin,    create_store, step_commit,   create_install,
-	start,           create_settle, step_seen,    create_answer,
+	dataset_step_pool, check,          step_job,        mark,          dataset_step_make,
+	step_lock,         step_images,    create_announce, step_begin,    create_store,
+	step_commit,       create_install, start,           create_settle, step_seen,
+	create_answer,
 };
 
 const struct change_kind change_create = {"create", steps, ARRAY_SIZE(steps), create_undo_files,

@@ -4,6 +4,8 @@
 
 #include "vmadmd/change.h"
 
+/* MACs we made for new NICs are made anew as long as another VM has them. True: some were. */
+bool create_avoid_macs(struct change *c);
 int create_announce(struct change *c, struct err *err);
 int create_store(struct change *c, struct err *err);
 int create_install(struct change *c, struct err *err);

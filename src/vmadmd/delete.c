@@ -20,6 +20,8 @@
 #include "vmadmd/change.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/live.h"
+#include "vmadmd/zfs_dataset.h"
 
 /* A file written by hand that holds other VMs is not ours to cut; store_delete says so too late. */
 static int check_alone(struct change *c, struct err *err)
@@ -98,9 +100,14 @@ int step_guest_lock(struct change *c, struct err *err)
 static int mark_files(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *content = json_object();
+	AUTO_FREE char *dataset = NULL;
+	int r = dataset_of(c->d, c->old, &dataset, err);
 
 	json_put_str(content, "file", c->old->file);
-	return mark_write(c->d, c->uuid, MARK_DELETE, content, err);
+	json_put_str(content, MARK_DATASET, dataset);
+	if (r == 0)
+		r = mark_write(c->d, c->uuid, MARK_DELETE, content, err);
+	return r == 0 && dataset ? dataset_unmount(dataset, err) : r;
 }
 
 static int mark(struct change *c, struct err *err)
@@ -121,6 +128,7 @@ static int announce(struct change *c, struct err *err)
 
 static int store_files(struct change *c, struct err *err)
 {
+	live_point_worker("unmounted");
 	return store_delete(c->d->paths, c->old, err);
 }
 
@@ -152,8 +160,15 @@ static void clean_run(struct change *c)
 	(void)rmdir(dir);
 }
 
+/* What cannot be destroyed now is so at our next start: the mark stays. */
 static int forget_files(struct change *c, struct err *err)
 {
+	int r;
+
+	live_point_worker("undefined");
+	r = mark_dataset(c->d, c->uuid, MARK_DELETE, dataset_destroy, err);
+	if (r < 0)
+		return err_wrap(err, r, "VM %s is deleted, but not its dataset", c->uuid);
 	clean_run(c);
 	mark_remove(c->d, c->uuid, MARK_DELETE);
 	return 0;
@@ -185,9 +200,14 @@ static int answer(struct change *c, struct err *err)
 
 static int undo_files(struct change *c, struct err *err)
 {
-	if (c->marked && !c->stored)
+	int r;
+
+	if (!c->marked || c->stored)
+		return 0;
+	r = mark_dataset(c->d, c->uuid, MARK_DELETE, dataset_mount, err);
+	if (r == 0)
 		mark_remove(c->d, c->uuid, MARK_DELETE);
-	return 0;
+	return r;
 }
 
 static void undo(struct change *c)

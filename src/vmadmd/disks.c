@@ -22,6 +22,7 @@
 #include "daemon/child.h"
 #include "daemon/daemon.h"
 #include "model/props.h"
+#include "model/rows.h"
 #include "qemu/argv.h"
 #include "qemu/image.h"
 #include "qemu/imagestore.h"
@@ -31,21 +32,23 @@
 #include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/worker.h"
+#include "vmadmd/zfs_dataset.h"
 
 #define MIB          (1u << 20)
+#define GIB          (1ull << 30)
 #define IMAGE_MS     600000u /* qemu-img copying a raw image takes its time */
 #define IMAGE_OUTPUT 4096u
 #define IMAGE_MODE   0600
 #define WHERE_LEN    32
 #define PROGRESS_MS  500u
 
-static const struct disk *disk_by_path(const struct vm *vm, const char *path)
+bool disks_known(const struct vm *vm, const char *path)
 {
 	for (size_t i = 0; vm && i < vm->ndisks; i++) {
 		if (str_eq(vm->disks[i]->path, path))
-			return vm->disks[i];
+			return true;
 	}
-	return NULL;
+	return false;
 }
 
 /* --- looking --- */
@@ -96,11 +99,24 @@ static uint64_t room_at(const char *path)
 	return UINT64_MAX;
 }
 
+/* A disk of a dataset that is to be made has the room of its pool. */
+static uint64_t room_for(const struct change *c, const char *path)
+{
+	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, DATASET_DISKS);
+	uint64_t room = c->room ? c->room : UINT64_MAX;
+	const struct vm *vm = c->new;
+	uint64_t quota = VM_GIVEN(vm, quota_gib) ? vm->quota_gib * GIB : 0;
+
+	if (!c->dataset || !str_starts(path, data))
+		return room_at(path);
+	return quota && quota < room ? quota : room;
+}
+
 /* A whole copy takes what its image takes, what is laid out its size; others begin with little. */
 static int plan_room(struct change *c, const struct disk *disk, const char *where, uint64_t need)
 {
 	bool whole = disk->format == FORMAT_RAW || disk->preallocation >= PREALLOCATION_FALLOC;
-	uint64_t room = whole ? room_at(disk->path) : UINT64_MAX;
+	uint64_t room = whole ? room_for(c, disk->path) : UINT64_MAX;
 
 	if (need <= room)
 		return 0;
@@ -262,7 +278,7 @@ void disks_settle_formats(struct change *c)
 		struct image_info info;
 
 		if (disk->format != FORMAT_AUTO || disk->media != MEDIA_DISK ||
-		    disk_by_path(c->old, disk->path) || image_probe(disk->path, &info, NULL) < 0)
+		    disks_known(c->old, disk->path) || image_probe(disk->path, &info, NULL) < 0)
 			continue;
 		disk->format = info.format == IMAGE_QCOW2 ? FORMAT_QCOW2 : FORMAT_RAW;
 		disk_set_given(disk, "format", true);
@@ -273,7 +289,7 @@ int disks_plan(struct change *c, struct err *err)
 {
 	plan_files(c);
 	for (size_t i = 0; i < c->new->ndisks; i++) {
-		if (!disk_by_path(c->old, c->new->disks[i]->path))
+		if (!disks_known(c->old, c->new->disks[i]->path))
 			disks_plan_one(c, i);
 	}
 	return change_problems(c, err);
@@ -443,8 +459,12 @@ void disks_drop_removed(const struct change *c)
 	for (size_t i = 0; i < c->old->ndisks; i++) {
 		const char *path = c->old->disks[i]->path;
 
-		if (!path || disk_by_path(c->new, path) || c->old->disks[i]->media != MEDIA_DISK ||
-		    !str_starts(path, inside) || strchr(path + strlen(inside), '/'))
+		const char *name = path && str_starts(path, inside) ? path + strlen(inside) : NULL;
+
+		if (name && str_starts(name, DATASET_DISKS "/"))
+			name += strlen(DATASET_DISKS "/");
+		if (!name || strchr(name, '/') || disks_known(c->new, path) ||
+		    c->old->disks[i]->media != MEDIA_DISK)
 			continue;
 		if (unlink(path) == 0)
 			log_info("vm=%s disk removed path=%s", c->uuid, path);

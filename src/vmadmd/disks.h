@@ -26,6 +26,8 @@ struct disk_job {
 int disks_plan(struct change *c, struct err *err);
 /* The same for disk i of c->new alone, whatever c->old has; findings are in c->problems. */
 void disks_plan_one(struct change *c, size_t i);
+/* The VM has a disk of this path. vm may be NULL. */
+bool disks_known(const struct vm *vm, const char *path);
 void disk_job_done(struct disk_job *job);
 /* Does the definition give the disk this property? */
 void disk_set_given(struct disk *disk, const char *key, bool given);

@@ -115,5 +115,8 @@ int live_vm_start(struct change *c); /* a failure is kept in c->start_error */
 int live_vm_start_held(struct change *c, const char *hold);
 /* In a worker: run a program and wait for it; err has the first line of what it said. */
 int live_tool(const char *const *argv, struct err *err);
+/* The same, ended after limit_s (0: never); what it says on both outputs is kept, also when it
+ * fails. */
+int live_tool_text(const char *const *argv, unsigned limit_s, struct strbuf *out, struct err *err);
 /* In a worker: copy a small file, durably. */
 int live_copy(const char *from, const char *to, struct err *err);

@@ -358,7 +358,7 @@ int live_vm_start_held(struct change *c, const char *hold)
 
 /* --- programs, in a worker --- */
 
-static _Noreturn void become(const char *const *argv, int out)
+static _Noreturn void become(const char *const *argv, unsigned limit_s, int out)
 {
 	int null = open("/dev/null", O_RDWR);
 	sigset_t none;
@@ -370,6 +370,8 @@ static _Noreturn void become(const char *const *argv, int out)
 	(void)dup2(out, 1);
 	(void)dup2(out, 2);
 	(void)close_range(3, ~0u, 0);
+	(void)signal(SIGALRM, SIG_DFL);
+	(void)alarm(limit_s); /* outlives the exec */
 	(void)execvp(argv[0], (char *const *)(uintptr_t)argv);
 	_exit(127);
 }
@@ -385,9 +387,8 @@ static void read_all(int fd, struct strbuf *text)
 	}
 }
 
-int live_tool(const char *const *argv, struct err *err)
+int live_tool_text(const char *const *argv, unsigned limit_s, struct strbuf *text, struct err *err)
 {
-	struct strbuf AUTO_STRBUF text = {0};
 	int fds[2], status = 0;
 	pid_t pid;
 
@@ -395,10 +396,10 @@ int live_tool(const char *const *argv, struct err *err)
 		return err_sys(err, errno, "cannot make a pipe");
 	pid = fork();
 	if (pid == 0)
-		become(argv, fds[1]);
+		become(argv, limit_s, fds[1]);
 	(void)close(fds[1]);
 	if (pid > 0)
-		read_all(fds[0], &text);
+		read_all(fds[0], text);
 	(void)close(fds[0]);
 	if (pid < 0)
 		return err_set(err, EAGAIN, "cannot start %s", argv[0]);
@@ -407,7 +408,15 @@ int live_tool(const char *const *argv, struct err *err)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return 0;
 	return err_set(err, EIO, "%s %s: %.*s", argv[0], argv[1],
-		       text.data ? (int)strcspn(text.data, "\n") : 0, text.data ? text.data : "");
+		       text->data ? (int)strcspn(text->data, "\n") : 0,
+		       text->data ? text->data : "it ended early");
+}
+
+int live_tool(const char *const *argv, struct err *err)
+{
+	struct strbuf AUTO_STRBUF text = {0};
+
+	return live_tool_text(argv, 0, &text, err);
 }
 
 int live_copy(const char *from, const char *to, struct err *err)

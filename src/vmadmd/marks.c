@@ -23,6 +23,7 @@
 #include "store/write.h"
 #include "vmadmd/change.h"
 #include "vmadmd/vmadmd.h"
+#include "vmadmd/zfs_dataset.h"
 
 #define MARK_VERSION  1
 #define UPDATE_MARK   "changing"
@@ -157,11 +158,38 @@ void data_remove(struct vmadmd *d, const char *uuid)
 
 /* --- at the start --- */
 
+int mark_dataset(struct vmadmd *d, const char *uuid, enum mark mark,
+		 int (*fn)(const char *name, const char *uuid, struct err *err), struct err *err)
+{
+	AUTO_FREE char *path = mark_path(d, uuid, mark);
+	AUTO_JSON json_t *content = NULL;
+	const char *name;
+
+	if (state_read(path, MARK_VERSION, &content, NULL) < 0)
+		return 0;
+	name = json_get_str(content, MARK_DATASET, NULL);
+	return name ? fn(name, uuid, err) : 0;
+}
+
+/* False: it stays, with the mark, and our next start tries again. */
+static bool clean_dataset(struct vmadmd *d, const char *uuid, enum mark mark,
+			  int (*fn)(const char *name, const char *uuid, struct err *err))
+{
+	struct err err = {0};
+	int r = mark_dataset(d, uuid, mark, fn, &err);
+
+	if (r < 0)
+		log_error("vm=%s dataset of a change cut short: %s", uuid, err_text(&err, r));
+	return r == 0;
+}
+
 static void clean_create(struct vmadmd *d, const char *uuid, const json_t *mark)
 {
 	AUTO_FREE char *definition = path_join(d->paths->etc, uuid);
 	struct err err = {0};
 
+	if (!clean_dataset(d, uuid, MARK_CREATE, dataset_destroy))
+		return;
 	log_warn("vm=%s creation was cut short: removed what it had made", uuid);
 	remove_images(uuid, mark, NULL);
 	if (dir_remove_tree(definition, &err) < 0)
@@ -203,7 +231,11 @@ static bool definition_left(struct vmadmd *d, const char *uuid, const json_t *ma
 
 static void clean_delete(struct vmadmd *d, const char *uuid, const json_t *mark)
 {
-	if (definition_left(d, uuid, mark)) {
+	bool left = definition_left(d, uuid, mark);
+
+	if (!clean_dataset(d, uuid, MARK_DELETE, left ? dataset_mount : dataset_destroy))
+		return;
+	if (left) {
 		log_warn("vm=%s a deletion was cut short before it began: the VM stays", uuid);
 		mark_remove(d, uuid, MARK_DELETE);
 	} else {

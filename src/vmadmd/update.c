@@ -17,15 +17,18 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/change.h"
+#include "vmadmd/create.h"
 #include "vmadmd/disks.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/update.h"
 #include "vmadmd/zfs.h"
+#include "vmadmd/zfs_dataset.h"
 
 static int check(struct change *c, struct err *err)
 {
 	struct catalog_entry *e;
+	bool moved;
 	int r;
 
 	e = change_entry(c, err);
@@ -56,6 +59,11 @@ static int check(struct change *c, struct err *err)
 		c->seq = feed_seq(c->d->feed);
 		c->confirmed = true; /* nothing to be seen */
 		return STEP_LAST;
+	}
+	moved = dataset_place(c);
+	if (create_avoid_macs(c) || moved) {
+		vm_changes_done(&c->changes);
+		vm_changes_of(c->old, c->new, &c->changes);
 	}
 	r = change_conflicts(c, err);
 	return r < 0 ? r : disks_plan(c, err);

@@ -184,8 +184,8 @@ static size_t add_pools(const struct zfs *z, const char **argv, size_t n)
 	return n - first;
 }
 
-static int start(struct zfs *z, const char *const *argv, run_done done, void *ctx,
-		 struct child **ret, struct err *err)
+int zfs_run(struct vmadmd *d, const char *const *argv, run_done done, void *ctx, struct child **ret,
+	    struct err *err)
 {
 	const char *path = getenv("PATH");
 	AUTO_FREE char *env_path = xasprintf("PATH=%s:/usr/sbin:/sbin", path ? path : "/usr/bin");
@@ -197,7 +197,7 @@ static int start(struct zfs *z, const char *const *argv, run_done done, void *ct
 					.no_new_privs = true,
 					.timeout_ms = ZFS_LIMIT_MS};
 
-	return child_run(z->d->event, &spec, ZFS_OUTPUT_MAX, done, ctx, ret, err);
+	return child_run(d->event, &spec, ZFS_OUTPUT_MAX, done, ctx, ret, err);
 }
 
 static void ask(struct zfs *z)
@@ -218,7 +218,7 @@ static void ask(struct zfs *z)
 	}
 	/* A child that cannot be killed never calls back; the timer then finds it here. */
 	(void)timer_set(z->d->event, &z->timer, ZFS_LIMIT_MS + ZFS_POLL_MS, on_timer, z);
-	if (start(z, argv, on_asked, z, &z->child, &err) < 0) {
+	if (zfs_run(z->d, argv, on_asked, z, &z->child, &err) < 0) {
 		failed(z, err.msg);
 		rest(z);
 	}
@@ -277,7 +277,8 @@ int zfs_set_quota(struct zfs *z, const char *uuid, uint32_t gib, run_done done, 
 	if (!e || !g || !json_object_get(g->zfs, QUOTA))
 		return 0;
 	name = xasprintf("%s/%s", e->vm->zpool, uuid);
-	r = start(z, (const char *const[]){PROGRAM, "set", value, name, NULL}, done, ctx, ret, err);
+	r = zfs_run(z->d, (const char *const[]){PROGRAM, "set", value, name, NULL}, done, ctx, ret,
+		    err);
 	return r < 0 ? r : 1;
 }
 

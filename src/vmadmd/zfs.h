@@ -20,6 +20,10 @@ struct zfs;
 #define ZFS_OUTPUT_MAX (8u << 20)
 #define ZFS_POOLS_MAX  16
 
+/* `zfs` as a child with our deadline; done gets what it says. */
+int zfs_run(struct vmadmd *d, const char *const *argv, run_done done, void *ctx, struct child **ret,
+	    struct err *err);
+
 /* Asks at once. */
 struct zfs *zfs_new(struct vmadmd *d);
 void zfs_free(struct zfs *z);

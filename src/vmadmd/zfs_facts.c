@@ -112,7 +112,7 @@ static json_t *facts_of(struct reading *r, const char *uuid)
 /* The lines of one dataset are complete. */
 static void take(struct reading *r, struct dataset *d)
 {
-	const char *slash = d->name ? strchr(d->name, '/') : NULL;
+	const char *slash = d->name ? strrchr(d->name, '/') : NULL;
 	AUTO_FREE char *pool = slash ? xstrndup(d->name, (size_t)(slash - d->name)) : NULL;
 	AUTO_FREE char *uuid = slash ? xstrndup(slash + 1, UUID_LEN) : NULL;
 	const char *rest;

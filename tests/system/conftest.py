@@ -124,7 +124,7 @@ def zfs_pool(tmp_path, zfs_alone):
     vdev = tmp_path / "vdev"
     vdev.touch()
     os.truncate(vdev, 128 << 20)
-    made = subprocess.run(["zpool", "create", "-m", str(tmp_path / "zfs"), name, str(vdev)],
+    made = subprocess.run(["zpool", "create", "-o", "cachefile=none", "-m", str(tmp_path / "zfs"), name, str(vdev)],
                           capture_output=True, text=True, timeout=30, check=False)
     if made.returncode == 0:
         yield name

@@ -296,13 +296,13 @@ static void test_macs_of_ours_give_way(void **state)
 	vm_finish(other, "/data");
 	vm_finish(third, "/data");
 	first = xstrdup(vm->nics[0]->mac);
-	assert_true(vm_avoid_macs(vm, other));
+	assert_true(vm_avoid_macs(vm, NULL, other));
 	assert_string_not_equal(vm->nics[0]->mac, first);
 	assert_string_not_equal(vm->nics[0]->mac, vm->nics[1]->mac);
-	assert_false(vm_avoid_macs(vm, other));
+	assert_false(vm_avoid_macs(vm, NULL, other));
 	/* They count as given now, and stay. */
 	replace_str(&third->nics[0]->mac, xstrdup(vm->nics[0]->mac));
-	assert_false(vm_avoid_macs(vm, third));
+	assert_false(vm_avoid_macs(vm, NULL, third));
 }
 
 int main(void)
