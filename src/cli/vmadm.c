@@ -50,6 +50,9 @@ static const struct command commands[] = {
 	  "Print what a VM is doing, how it last ended, who wanted that, and the log about it." },
 	{ "bundle", NULL, cmd_bundle, 1, 1, bundle_options, false, "[-o FILE] VM",
 	  "Write what a bug report about a VM needs, without secrets, into a tar archive." },
+	{ "doctor", NULL, cmd_doctor, 0, 0, doctor_options, false, "[-f FILE]",
+	  "Tell what stands in the way of virtual machines on this host, a line each with what to do;\n"
+	  "      the exit status is 1 when anything is bad." },
 	{ "console", NULL, cmd_console, 1, 1, NULL, false, "VM",
 	  "Connect to the VM's console; leave with Ctrl-]." },
 	{ "sysrq", NULL, cmd_sysrq, 1, CLI_ANY, NULL, false, "VM nmi | screenshot",

@@ -29,6 +29,9 @@ extern const struct cli_option get_options[]; /* --pending */
 int cmd_edit(struct cli *cli);
 /* vmadm_why.c */
 int cmd_why(struct cli *cli);
+/* vmadm_doctor.c */
+extern const struct cli_option doctor_options[];
+int cmd_doctor(struct cli *cli);
 /* vmadm_bundle.c */
 extern const struct cli_option bundle_options[];
 int cmd_bundle(struct cli *cli);

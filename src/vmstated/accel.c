@@ -47,6 +47,21 @@ const char *accel_text(const struct supervisor *sup)
 	return sup->accel && sup->accel->text[0] ? sup->accel->text : "not probed yet";
 }
 
+json_t *accel_object(const struct supervisor *sup)
+{
+	const struct qemu_caps *caps = &sup->caps;
+	json_t *j =
+		json_pack("{s:s, s:s}", "kind", caps->kvm ? "kvm" : "tcg", "text", accel_text(sup));
+	AUTO_FREE char *version = NULL;
+
+	if (sup->caps_known)
+		version = xasprintf("%d.%d.%d", caps->major, caps->minor, caps->micro);
+	json_put_bool(j, "asking", sup->accel->asking);
+	json_put_str(j, "qemu", version);
+	json_put_str(j, "error", sup->caps_known || !sup->caps_error[0] ? NULL : sup->caps_error);
+	return j;
+}
+
 int accel_probe_main(void)
 {
 	struct err err = {0};

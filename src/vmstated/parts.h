@@ -138,6 +138,8 @@ void accel_free(struct supervisor *sup);
 void accel_when_known(struct supervisor *sup, void (*fn)(void *ctx), void *ctx);
 void accel_forget(struct supervisor *sup, void *ctx);
 const char *accel_text(const struct supervisor *sup);
+/* {"kind","text","asking","qemu"?,"error"?}: the accelerator, and the QEMU that new guests get. */
+json_t *accel_object(const struct supervisor *sup);
 int accel_probe_main(void);
 
 /* --- routes.c --- */

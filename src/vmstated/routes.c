@@ -515,12 +515,13 @@ static void get_ping(struct http_request *req, void *ctx)
 static void get_status(struct http_request *req, void *ctx)
 {
 	struct supervisor *sup = ctx;
+	const struct catalog_stats *files = catalog_stats(sup->catalog);
 	json_t *vms = json_array();
-	AUTO_JSON json_t *j = json_pack("{s:s, s:i, s:I, s:{s:s, s:s}, s:o, s:o}", "version",
-					DROVER_VERSION, "pid", (int)getpid(), "uptime_ms",
-					(json_int_t)(clock_ms() - sup->started_ms), "accel", "kind",
-					sup->caps.kvm ? "kvm" : "tcg", "text", accel_text(sup),
-					"vms", vms, "problems", problems_json(sup));
+	AUTO_JSON json_t *j = json_pack(
+		"{s:s, s:i, s:I, s:o, s:{s:I, s:I}, s:o, s:o}", "version", DROVER_VERSION, "pid",
+		(int)getpid(), "uptime_ms", (json_int_t)(clock_ms() - sup->started_ms), "accel",
+		accel_object(sup), "files", "lost", (json_int_t)files->lost, "overflows",
+		(json_int_t)files->overflows, "vms", vms, "problems", problems_json(sup));
 
 	for (const struct guest *g = sup->guests; g; g = g->next)
 		(void)json_array_append_new(vms, guest_object(g));
