@@ -72,7 +72,7 @@ static void read_value(struct reader *r, const struct prop *row, const char *key
 	}
 	r->seen[bit] = v;
 	elem_spelled(r->t, r->el, row, key);
-	(void)slot_ucl(&(struct slot){r->t, row, r->el, where, row->name, r->p}, v);
+	(void)slot_ucl(&(struct slot){r->t, row, r->el, where, key, r->p}, v); /* as written */
 	if (row->at == offsetof(struct nic, primary) && r->t == &nic_props &&
 	    !((struct nic *)r->el)->primary && v->type == UCL_BOOL)
 		problem_value(r->p, where, row->name, v->raw ? v->raw : "no",

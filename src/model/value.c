@@ -506,7 +506,7 @@ static int put_ucl(const struct slot *s, const struct ucl_value *v)
 	}
 	if (v->type == UCL_OBJECT || v->type == UCL_ARRAY || !ucl_text(v)) {
 		problems_add(s->p, PROBLEM_BAD_VALUE, s->where, slot_key(s),
-			     "'%s' has %s (want a single value)", s->row->name,
+			     "'%s' has %s (want a single value)", slot_key(s),
 			     ucl_type_name(v->type));
 		return -EINVAL;
 	}

@@ -5,8 +5,10 @@
  */
 #include "vmstated/check.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/file.h"
@@ -31,19 +33,17 @@ static void print(const struct vm *vm, const struct problems *p, size_t *count)
 	}
 }
 
-static void check_hooks(const struct vm *vm, struct problems *p)
+/* Files that a start opens. */
+static void check_files(const struct vm *vm, struct problems *p)
 {
-	const char *dir = vm->scriptpath ? vm->scriptpath : vm->dir;
+	const struct {
+		const char *key, *path;
+	} rows[] = {{"bootrom", vm->bootrom}, {"kernel", vm->kernel}, {"initrd", vm->initrd}};
 
-	for (int s = 0; dir && s < SUP_STATE_COUNT; s++) {
-		AUTO_FREE char *path = NULL;
-		struct err err = {0};
-
-		if (!sup_states[s].hook)
-			continue;
-		path = path_join(dir, sup_states[s].hook);
-		if (file_exists(path) && hook_check(path, &err) < 0)
-			problems_add(p, PROBLEM_BAD_VALUE, "scriptpath", NULL, "%s", err.msg);
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		if (rows[i].path && access(rows[i].path, R_OK) < 0)
+			problems_add(p, PROBLEM_BAD_VALUE, rows[i].key, NULL, "'%s': %s",
+				     rows[i].path, strerror(errno));
 	}
 }
 
@@ -66,7 +66,8 @@ static void check_vm(struct catalog *c, const struct vm *vm, struct problems *p)
 {
 	struct bhyve *bhyve = NULL;
 
-	check_hooks(vm, p);
+	hooks_check(vm, p);
+	check_files(vm, p);
 	check_disks(vm, p);
 	if (vm->configfile) {
 		(void)bhyve_load(vm->configfile, vm, &bhyve, p);
@@ -107,7 +108,8 @@ int check_run(const struct paths *paths, struct err *err)
 		check_vm(c, vm, &p);
 		print(vm, &p, &count);
 	}
-	(void)fprintf(stderr, "%zu virtual machines, %zu problems\n", catalog_count(c), count);
+	(void)fprintf(stderr, "%zu virtual machine%s, %zu problem%s\n", catalog_count(c),
+		      catalog_count(c) == 1 ? "" : "s", count, count == 1 ? "" : "s");
 	catalog_free(c);
 	return count > 0;
 }

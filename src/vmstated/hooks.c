@@ -20,6 +20,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/problems.h"
 #include "base/strbuf.h"
 #include "vmstated/hardware.h"
 #include "vmstated/parts.h"
@@ -36,6 +37,13 @@ struct hook_run {
 	uint64_t until_ms; /* clock_ms of its limit */
 	bool unrecorded;   /* there was no space for its record */
 };
+
+/* Before QEMU is there: nothing is lost by not going on. */
+static bool prepares(const struct guest *g)
+{
+	return g->state == SUP_START_NETWORK || g->state == SUP_START_STORAGE ||
+	       g->state == SUP_PRESTART_AFTER_RESTART || g->state == SUP_START_AFTER_RESTART;
+}
 
 void hooks_free(struct guest *g)
 {
@@ -116,7 +124,7 @@ static void find_files(struct hook_run *run)
 		add_state(run, dir, sup_states[reset_chain[i]].hook);
 }
 
-int hook_check(const char *path, struct err *err)
+static int hook_check(const char *path, struct err *err)
 {
 	struct stat st;
 
@@ -127,6 +135,40 @@ int hook_check(const char *path, struct err *err)
 	if (!(st.st_mode & S_IXUSR))
 		return err_set(err, EACCES, "hook '%s' is not executable (chmod +x)", path);
 	return file_check_trusted(&st, "hook", path, err);
+}
+
+/* Whoever names a folder of hooks has some: without them no network would be made, say. */
+static int folder_check(const struct vm *vm, struct err *err)
+{
+	DIR *d = vm->scriptpath ? opendir(vm->scriptpath) : NULL;
+
+	if (vm->scriptpath && !d)
+		return err_sys(err, errno, "scriptpath '%s'", vm->scriptpath);
+	if (d)
+		(void)closedir(d);
+	return 0;
+}
+
+void hooks_check(const struct vm *vm, struct problems *p)
+{
+	const char *dir = vm->scriptpath ? vm->scriptpath : vm->dir;
+	struct err err = {0};
+
+	if (folder_check(vm, &err) < 0)
+		problems_add(p, PROBLEM_BAD_VALUE, NULL, NULL, "%s", err.msg);
+	for (int s = 0; dir && s < SUP_STATE_COUNT; s++) {
+		char *files[HOOKS_MAX];
+		struct hook_run run = {.files = files};
+
+		if (sup_states[s].hook)
+			add_state(&run, dir, sup_states[s].hook);
+		for (size_t i = 0; i < run.count; i++) {
+			if (hook_check(files[i], &err) < 0)
+				problems_add(p, PROBLEM_BAD_VALUE, "scriptpath", NULL, "%s",
+					     err.msg);
+			free(files[i]);
+		}
+	}
 }
 
 struct environment {
@@ -227,13 +269,6 @@ static void hook_ended(void *ctx, const struct child_exit *how)
 		g->hook_failed = true;
 	}
 	next_hook(run);
-}
-
-/* Before QEMU is there: nothing is lost by not going on. */
-static bool prepares(const struct guest *g)
-{
-	return g->state == SUP_START_NETWORK || g->state == SUP_START_STORAGE ||
-	       g->state == SUP_PRESTART_AFTER_RESTART || g->state == SUP_START_AFTER_RESTART;
 }
 
 /*
@@ -352,7 +387,9 @@ static void begin(struct hook_run *run)
 {
 	struct err err = {0};
 
-	if (run->count == 0)
+	if (prepares(run->guest) && folder_check(guest_vm(run->guest), &err) < 0)
+		cannot_run(run, &err);
+	else if (run->count == 0)
 		finish(run, false);
 	else if (hookout_open(run->guest, &err) < 0)
 		cannot_run(run, &err);

@@ -13,8 +13,9 @@ struct guest;
 /* Run the hooks of a state; ends with EV_HOOK_DONE or EV_HOOK_FAILED, at once when there are none.
  */
 void hooks_run(struct guest *g, const char *hook, const char *event);
-/* Whether a hook may be run: a regular, executable file that nobody else can change. */
-int hook_check(const char *path, struct err *err);
+/* All hooks of a VM that a start would refuse: no regular, executable file of a trusted owner. */
+struct problems;
+void hooks_check(const struct vm *vm, struct problems *p);
 /*
  * After our predecessor was killed, in two steps: g->hooks is there again if hooks of g->hooks_due
  * are not through; then go on: wait for the one that runs, take what one that ended meanwhile

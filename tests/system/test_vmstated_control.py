@@ -37,12 +37,15 @@ def test_check_prints_all_problems_and_starts_nothing(cold):
                           hooks={"running": "exit 0"})
     os.chmod(cold.etc / "two/running", 0o644)
     cold.write_definition("three", 'three { configfile = "/nowhere/bhyve.conf"; }')
+    cold.write_definition("four", cold.guest(scriptpath="/nowhere/hooks", bootrom="/nowhere/rom.fd"))
+    cold.write_hook(cold.etc / "good", "stopped.d/10-tell", "true", mode=0o644)
     done = check(cold)
     assert done.returncode == 1
     for text in ("one/config:1:13: ram: 'many'", "colour", "/nowhere/disk.img", "not executable",
-                 "/nowhere/bhyve.conf"):
+                 "/nowhere/bhyve.conf", "four: scriptpath '/nowhere/hooks': No such file",
+                 "four: bootrom: '/nowhere/rom.fd': No such file", "stopped.d/10-tell' is not exec"):
         assert text in done.stdout, (text, done.stdout)
-    assert "3 virtual machines" in done.stderr  # good, two, three
+    assert "4 virtual machines, 7 problems" in done.stderr  # the two of one in a line
     assert cold.guests() == []
 
 

@@ -276,3 +276,19 @@ def test_stop_while_a_start_hook_is_at_it(fake, hook):
     undo = STOP[2:] if hook == "start_network" else STOP[1:]
     assert trace(fake, "web0") == START[:START.index(hook) + 1] + undo
     gate.close()
+
+
+def test_start_without_the_folder_of_its_hooks(cold):
+    """Whoever names a folder has hooks there: without it nothing is started half made."""
+    cold.use_fake_qemu()
+    folder = cold.etc / "elsewhere"
+    cold.write_definition("web0", small(scriptpath=str(folder)))
+    cold.start("vmstated", "vminfod")
+    reply = cold.http("vmstated", "POST", "/vms/web0/start", {})
+    assert reply.status == 500, reply
+    assert f"scriptpath '{folder}': No such file" in reply.json()["error"]["message"], reply
+    folder.mkdir()
+    assert cold.http("vmstated", "POST", "/vms/web0/failreset", {}).status == 200
+    assert cold.http("vmstated", "POST", "/vms/web0/start", {}).status == 200
+    folder.rmdir()  # gone while it runs: it is stopped all the same
+    assert cold.http("vmstated", "POST", "/vms/web0/stop", {"force": True}).status == 200

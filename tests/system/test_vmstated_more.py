@@ -114,4 +114,4 @@ def test_directory_that_cannot_be_read_is_named():
                               capture_output=True, check=False, timeout=20, **nobody)
         assert done.returncode == 1 and done.stdout.count("\n") == 1
         assert "web0/config" in done.stdout and "Permission denied" in done.stdout
-        assert "1 virtual machines, 1 problems" in done.stderr
+        assert "1 virtual machine, 1 problem" in done.stderr
