@@ -80,8 +80,7 @@ bool plug_wanted(const struct vm *old, const struct vm *new)
 	for (size_t i = 0; i < new->nnics && !differs; i++) {
 		const struct nic *before = nic_in(old, new->nics[i]);
 
-		differs = before ? before->link_down != new->nics[i]->link_down
-				 : plug_nic_can(new->nics[i]);
+		differs = !before || before->link_down != new->nics[i]->link_down;
 	}
 	for (size_t i = 0; i < old->nnics && !differs; i++)
 		differs = !nic_in(new, old->nics[i]);
@@ -127,7 +126,6 @@ void plug_step(struct plug *p, const char *command, json_t *args, const char *un
 					.args = args,
 					.undo = undo,
 					.undo_args = undo_args,
-					.fd = -1,
 					.what = xstrdup(what)};
 
 	trans_add(p->trans, &step);
@@ -150,7 +148,7 @@ static void one_maker(struct plug *p, const char *option, const char *text, bool
 
 	for (size_t i = 0; i < ARRAY_SIZE(makers); i++) {
 		const char *id = json_get_str(j, makers[i].key, "");
-		struct trans_step step = {.fd = -1, .what = xstrdup(what)};
+		struct trans_step step = {.what = xstrdup(what)};
 		json_t *by_id;
 
 		if (strcmp(makers[i].option, option) != 0) {
@@ -224,7 +222,7 @@ static int plan_in(struct plug *p, struct err *err)
 
 		if (before)
 			plug_nic_change_steps(p, before, n);
-		else if (plug_nic_can(n))
+		else
 			r = plug_nic_in_steps(p, n, err);
 	}
 	return r;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * NICs of a running machine: in, out, cable pulled; see plug.h. A tap is opened here, as vmstated
- * does at a start, because QEMU has no right to.
+ * NICs of a running machine: in, out, cable pulled; see plug.h. Taps and their filters are
+ * vmstated's, as at a start: it makes the back end over its own monitor, since QEMU knows a
+ * descriptor only on the monitor it came by.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,15 +12,10 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
-#include "daemon/tap.h"
+#include "model/model.h"
 #include "qemu/argv.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/plug_private.h"
-
-bool plug_nic_can(const struct nic *n)
-{
-	return str_eq(n->nic_tag, "user") || (n->tap && *n->tap);
-}
 
 static char *nic_words(const char *id, const struct nic *n)
 {
@@ -41,20 +37,33 @@ static void link_step(struct plug *p, const char *id, bool up, const char *what)
 		  json_pack("{s:s, s:b}", "name", id, "up", !up), what);
 }
 
-/* The tap goes to QEMU under a name, which it forgets when the back end has it. */
-static int give_tap(struct plug *p, const struct nic *n, const char *name, const char *what,
-		    struct err *err)
+static void back_end(struct plug *p, const struct nic *n, const char *netdev, bool in,
+		     const char *what)
 {
-	struct trans_step step = {.command = "getfd", .undo = "closefd"};
-	int r = tap_join(n->tap, &step.fd, err);
+	struct trans_step step = {.of_vmstated = true,
+				  .command = in ? "plug-nic" : "unplug-nic",
+				  .undo = in ? "unplug-nic" : "plug-nic",
+				  .lax = !in,
+				  .what = xstrdup(what)};
 
-	if (r < 0)
-		return r;
-	step.args = json_pack("{s:s}", "fdname", name);
+	step.args =
+		json_pack("{s:o, s:s, s:o}", "vm", vm_to_json(in ? p->new : p->old, NULL, false),
+			  "mac", n->mac, "netdev", json_loads(netdev, 0, NULL));
 	step.undo_args = json_incref(step.args);
-	step.what = xstrdup(what);
 	trans_add(p->trans, &step);
-	return 0;
+}
+
+/* All of argv, what is made first in or what was made last out. */
+static void nic_steps(struct plug *p, const struct nic *n, const struct argv *argv, bool in,
+		      const char *what)
+{
+	bool user = str_eq(n->nic_tag, "user");
+
+	if (in && !user)
+		back_end(p, n, argv->items[1], true, what);
+	plug_make(p, argv, in, user ? NULL : "-device", what);
+	if (!in && !user)
+		back_end(p, n, argv->items[1], false, what);
 }
 
 int plug_nic_in_steps(struct plug *p, const struct nic *n, struct err *err)
@@ -65,7 +74,7 @@ int plug_nic_in_steps(struct plug *p, const struct nic *n, struct err *err)
 	AUTO_FREE char *what = NULL, *tap = NULL;
 	struct argv argv = {0};
 	char id[QEMU_ID_MAX];
-	int r = 0;
+	int r;
 
 	if (port < 0)
 		return err_set(err, ENOSPC, "no free slot in the running machine for NIC '%s'",
@@ -73,18 +82,14 @@ int plug_nic_in_steps(struct plug *p, const struct nic *n, struct err *err)
 	(void)qemu_nic_id(at.number, id, sizeof(id));
 	at.port = (size_t)port;
 	what = nic_words(id, n);
-	if (!str_eq(n->nic_tag, "user")) {
-		tap = xasprintf("%s-tap", id);
-		at.tap = tap;
-		r = give_tap(p, n, tap, what, err);
-	}
-	if (r == 0)
-		r = qemu_nic_argv(p->new, i, &at, &argv, err);
+	tap = xasprintf("%s-tap", id);
+	at.tap = str_eq(n->nic_tag, "user") ? NULL : tap;
+	r = qemu_nic_argv(p->new, i, &at, &argv, err);
 	if (r < 0)
 		return r;
 	json_put_str(p->machine.ports, qemu_port_id(at.port, id, sizeof(id)), "?");
 	(void)qemu_nic_id(at.number, id, sizeof(id));
-	plug_make(p, &argv, true, NULL, what);
+	nic_steps(p, n, &argv, true, what);
 	argv_done(&argv);
 	if (n->link_down)
 		link_step(p, id, false, what);
@@ -110,7 +115,7 @@ int plug_nic_out_steps(struct plug *p, const struct nic *n, struct err *err)
 	r = qemu_nic_argv(p->old, index_of_nic(p->old, n), &at, &argv, err);
 	if (r < 0)
 		return r;
-	plug_make(p, &argv, false, NULL, what);
+	nic_steps(p, n, &argv, false, what);
 	argv_done(&argv);
 	plug_touch(p, "nics", n->name, n->mac);
 	return 0;

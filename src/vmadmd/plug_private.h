@@ -48,8 +48,6 @@ int plug_disk_change_steps(struct plug *p, const struct disk *before, const stru
 			   struct err *err);
 
 /* --- plug_nic.c --- */
-/* A bridge without a tap can only be joined at a start, when there is a hook to make one. */
-bool plug_nic_can(const struct nic *n);
 int plug_nic_in_steps(struct plug *p, const struct nic *n, struct err *err);
 int plug_nic_out_steps(struct plug *p, const struct nic *n, struct err *err);
 void plug_nic_change_steps(struct plug *p, const struct nic *before, const struct nic *n);

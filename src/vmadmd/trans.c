@@ -20,6 +20,8 @@
 #include "vmadmd/guest.h"
 #include "vmadmd/vmadmd.h"
 
+#define VMSTATED_MS 30000u /* more than its own deadlines */
+
 struct step {
 	struct trans_step is;
 	bool passed; /* it was refused and passed over: nothing to take back */
@@ -73,8 +75,6 @@ void trans_free(struct trans *t)
 		json_decref(s->args);
 		json_decref(s->undo_args);
 		free(s->what);
-		if (s->fd >= 0)
-			(void)close(s->fd);
 	}
 	sd_event_source_disable_unref(t->deadline);
 	sd_event_source_disable_unref(t->later);
@@ -168,6 +168,32 @@ static void on_answer(void *ctx, int r, const json_t *value, const struct err *e
 	}
 }
 
+static void on_reply(void *ctx, int r, int status, const char *body, const struct err *err)
+{
+	struct err text = *err;
+
+	if (r == 0 && status >= 300)
+		r = ask_error(status, body, &text);
+	on_answer(ctx, r, NULL, &text);
+}
+
+static int send_step(struct trans *t, const struct trans_step *s, struct err *err)
+{
+	const char *command = t->back ? s->undo : s->command;
+	json_t *args = t->back ? s->undo_args : s->args;
+	const struct ask_spec spec = {.uuid = t->g->uuid,
+				      .verb = command,
+				      .body = s->of_vmstated ? json_deep_copy(args) : NULL,
+				      .uid = geteuid(),
+				      .command = "vmadmd",
+				      .timeout_ms = VMSTATED_MS};
+
+	if (!s->of_vmstated)
+		return monitor_send(t->g, command, args, -1, on_answer, t, err);
+	ask_start(t->g->d, &spec, on_reply, t);
+	return 0;
+}
+
 /* Steps are few and short: QEMU answers each before the next is sent. */
 static int on_later(sd_event_source *source, uint64_t usec, void *ctx)
 {
@@ -185,9 +211,7 @@ static int on_later(sd_event_source *source, uint64_t usec, void *ctx)
 	s = &t->steps[t->at];
 	t->deleted = false;
 	t->waits = takes_out(t, s) ? s->is.gone : NULL;
-	r = monitor_send(t->g, t->back ? s->is.undo : s->is.command,
-			 t->back ? s->is.undo_args : s->is.args, t->back ? -1 : s->is.fd, on_answer,
-			 t, &err);
+	r = send_step(t, &s->is, &err);
 	t->asked = r == 0;
 	if (r < 0)
 		step_failed(t, r, &err);

@@ -18,7 +18,7 @@ struct trans;
 struct trans_step {
 	const char *command, *undo; /* undo NULL: nothing to take back */
 	json_t *args, *undo_args;   /* taken; may be NULL */
-	int fd;                     /* passed along and taken, -1: none */
+	bool of_vmstated;           /* the commands are verbs of vmstated's POST /vms/UUID/VERB */
 	bool lax;                   /* a refusal is logged and passed over */
 	const char *gone;           /* id of the device that is to be DELETED then, or NULL */
 	char *what;                 /* taken: how messages call it ("disk1 ('/srv/a.raw')") */

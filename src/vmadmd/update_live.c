@@ -118,9 +118,8 @@ static int take_stock(struct change *c, struct err *err)
 		one->live = c->plug && plug_covers(c->plug, one->path);
 		if (!one->live && c->how)
 			return err_set(err, ENOTSUP,
-				       "%s cannot be plugged into the running machine: a bridge "
-				       "without tap is joined at a start only (want nic_tag user, "
-				       "or a tap; vmadm update takes it for the next start)",
+				       "%s cannot be plugged into the running machine (vmadm update "
+				       "takes it for the next start)",
 				       one->path);
 	}
 	return 0;

@@ -11,10 +11,13 @@
 #include "base/mem.h"
 #include "model/model.h"
 #include "model/props.h"
+#include "net/http.h"
 #include "store/catalog.h"
 #include "store/write.h"
+#include "vmstated/net.h"
 #include "vmstated/once.h"
 #include "vmstated/parts.h"
+#include "vmstated/routes.h"
 
 static void take(struct guest *g, const json_t *names, const struct prop_table *t)
 {
@@ -42,7 +45,7 @@ static int rewrite_started(struct guest *g, struct err *err)
 	return state_write(path, 1, doc, FILE_NO_SYNC, err);
 }
 
-int guest_applied(struct guest *g, const json_t *body, struct err *err)
+static int guest_applied(struct guest *g, const json_t *body, struct err *err)
 {
 	int r;
 
@@ -51,7 +54,28 @@ int guest_applied(struct guest *g, const json_t *body, struct err *err)
 	take(g, json_object_get(body, "disks"), &disk_props);
 	take(g, json_object_get(body, "nics"), &nic_props);
 	r = rewrite_started(g, err);
+	net_applied(g);
 	monitor_update_action(g);
 	guest_publish(g);
 	return r;
+}
+
+void route_applied(struct http_request *req, void *ctx)
+{
+	AUTO_JSON json_t *body = NULL, *out = NULL;
+	struct err err = {0};
+	struct guest *g;
+	int r;
+
+	if (routes_take(req, ctx, &g, &body) < 0)
+		return;
+	r = routes_for_vmadmd(req, &err);
+	if (r == 0)
+		r = guest_applied(g, body, &err);
+	if (r < 0) {
+		http_reply_err(req, r, &err);
+		return;
+	}
+	out = json_pack("{s:s, s:s, s:b}", "uuid", g->uuid, "name", g->name, "accepted", 1);
+	http_reply_json(req, 202, out);
 }

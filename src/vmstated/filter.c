@@ -15,28 +15,25 @@
 #include "base/strbuf.h"
 #include "model/vm.h"
 
+#define LEARNED_MAX 64u          /* leases a NIC may hold */
 #define BURST_LEAST (128u << 10) /* bytes: more than the largest packet of segmentation offload */
 
-/* Which addresses are known: "dhcp" and "addrconf" leave those of their family open. */
+/* What is known of its addresses: those of "dhcp" come with leases, "addrconf" leaves IPv6 open. */
 struct known {
-	bool any, v4, v6;
+	bool any, v6;
+	bool learn; /* IPv4 addresses of leases */
 };
 
 static struct known known_addresses(const struct nic *n)
 {
-	struct known k = {.v4 = true, .v6 = true};
+	struct known k = {.any = n->ips.count > 0 || n->allowed_ips.count > 0, .v6 = true};
 
 	for (size_t i = 0; i < n->ips.count; i++) {
-		const char *ip = n->ips.items[i];
-
-		if (str_eq(ip, "dhcp"))
-			k.v4 = false;
-		else if (str_eq(ip, "addrconf"))
-			k.v6 = false;
-		else
-			k.any = true;
+		k.learn = k.learn || str_eq(n->ips.items[i], "dhcp");
+		k.v6 = k.v6 && !str_eq(n->ips.items[i], "addrconf");
 	}
-	k.any = k.any || n->allowed_ips.count > 0;
+	k.any = k.any && !n->allow_ip_spoofing;
+	k.learn = k.learn && k.any;
 	return k;
 }
 
@@ -110,13 +107,20 @@ static void advertised(struct strbuf *sb, const struct nic *n)
 /* The chains the rules of ip_rules() jump to. */
 static void ip_chains(struct strbuf *sb, const struct nic *n, struct known k)
 {
-	if (k.v4) {
-		strbuf_puts(sb, "\tchain ip4_source {\n"
-				"\t\tip saddr 0.0.0.0 udp sport 68 udp dport 67 return\n");
-		family(sb, n, false, "ip saddr");
-		strbuf_puts(sb, "\tchain arp_source {\n\t\tarp saddr ip 0.0.0.0 return\n");
-		family(sb, n, false, "arp saddr ip");
-	}
+	if (k.learn)
+		strbuf_printf(sb,
+			      "\tset " FILTER_LEARNED " {\n"
+			      "\t\ttype ipv4_addr; flags dynamic; size %u;\n\t}\n",
+			      LEARNED_MAX);
+	strbuf_puts(sb, "\tchain ip4_source {\n"
+			"\t\tip saddr 0.0.0.0 udp sport 68 udp dport 67 return\n");
+	if (k.learn)
+		strbuf_puts(sb, "\t\tip saddr @" FILTER_LEARNED " return\n");
+	family(sb, n, false, "ip saddr");
+	strbuf_puts(sb, "\tchain arp_source {\n\t\tarp saddr ip 0.0.0.0 return\n");
+	if (k.learn)
+		strbuf_puts(sb, "\t\tarp saddr ip @" FILTER_LEARNED " return\n");
+	family(sb, n, false, "arp saddr ip");
 	if (k.v6) {
 		advertised(sb, n);
 		strbuf_puts(
@@ -129,10 +133,7 @@ static void ip_chains(struct strbuf *sb, const struct nic *n, struct known k)
 
 static void ip_rules(struct strbuf *sb, struct known k)
 {
-	if (k.v4)
-		strbuf_puts(
-			sb,
-			"\t\tether type arp jump arp_source\n\t\tether type ip jump ip4_source\n");
+	strbuf_puts(sb, "\t\tether type arp jump arp_source\n\t\tether type ip jump ip4_source\n");
 	if (k.v6)
 		strbuf_puts(sb, "\t\tether type ip6 jump ip6_source\n");
 }
@@ -156,9 +157,8 @@ static void ports(struct strbuf *sb, const struct str_list *list)
 static void from_guest(struct strbuf *sb, const char *tap, const struct nic *n)
 {
 	struct known k = known_addresses(n);
-	bool ip = k.any && !n->allow_ip_spoofing;
 
-	if (ip)
+	if (k.any)
 		ip_chains(sb, n, k);
 	strbuf_printf(sb,
 		      "\tchain from_guest {\n"
@@ -172,7 +172,7 @@ static void from_guest(struct strbuf *sb, const char *tap, const struct nic *n)
 	if (!n->allow_dhcp_spoofing && !n->dhcp_server)
 		strbuf_puts(sb, "\t\tudp sport { 67, 547 } drop\n"
 				"\t\ticmpv6 type nd-router-advert drop\n");
-	if (ip)
+	if (k.any)
 		ip_rules(sb, k);
 	ports(sb, &n->blocked_outgoing_ports);
 	if (n->bandwidth_out_kbit)
@@ -180,16 +180,36 @@ static void from_guest(struct strbuf *sb, const char *tap, const struct nic *n)
 	strbuf_puts(sb, "\t}\n");
 }
 
+/* A DHCP server's answer to this NIC: `yiaddr` of a reply (op) for its hardware address (chaddr).
+ */
+static void learn(struct strbuf *sb, const struct nic *n)
+{
+	strbuf_puts(sb, "\t\tudp sport 67 udp dport 68 @th,64,8 2 @th,288,48 0x");
+	for (const char *c = n->mac; *c; c++) {
+		if (*c != ':')
+			strbuf_putc(sb, *c);
+	}
+	strbuf_puts(sb, " @th,192,32 != 0 update @" FILTER_LEARNED " { @th,192,32 }\n");
+}
+
 static void to_guest(struct strbuf *sb, const char *tap, const struct nic *n)
 {
-	if (n->allow_unfiltered_promisc)
+	bool learns = filter_learns(n);
+
+	if (n->allow_unfiltered_promisc && !learns)
 		return;
 	strbuf_printf(sb,
 		      "\tchain to_guest {\n"
-		      "\t\ttype filter hook egress device \"%s\" priority 0; policy accept\n"
-		      "\t\tether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 ether daddr != %s "
-		      "drop\n\t}\n",
-		      tap, n->mac);
+		      "\t\ttype filter hook egress device \"%s\" priority 0; policy accept\n",
+		      tap);
+	if (learns)
+		learn(sb, n);
+	if (!n->allow_unfiltered_promisc)
+		strbuf_printf(sb,
+			      "\t\tether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 "
+			      "ether daddr != %s drop\n",
+			      n->mac);
+	strbuf_puts(sb, "\t}\n");
 }
 
 static bool filters(const struct nic *n)
@@ -198,8 +218,7 @@ static bool filters(const struct nic *n)
 
 	return !n->allow_restricted_traffic || !n->allow_mac_spoofing ||
 	       !(n->allow_dhcp_spoofing || n->dhcp_server) || !n->allow_unfiltered_promisc ||
-	       (k.any && !n->allow_ip_spoofing) || n->blocked_outgoing_ports.count ||
-	       n->bandwidth_out_kbit;
+	       k.any || n->blocked_outgoing_ports.count || n->bandwidth_out_kbit;
 }
 
 void filter_remove(struct strbuf *sb, const char *tap)
@@ -209,9 +228,20 @@ void filter_remove(struct strbuf *sb, const char *tap)
 		      tap, tap);
 }
 
+bool filter_learns(const struct nic *n)
+{
+	return known_addresses(n).learn;
+}
+
 void filter_nic(struct strbuf *sb, const char *tap, const struct nic *n)
 {
-	filter_remove(sb, tap);
+	if (filter_learns(n)) /* what it has learned stays */
+		strbuf_printf(sb,
+			      "table netdev " FILTER_PREFIX "%s\nflush table netdev " FILTER_PREFIX
+			      "%s\n",
+			      tap, tap);
+	else
+		filter_remove(sb, tap);
 	if (!filters(n))
 		return;
 	strbuf_printf(sb, "table netdev " FILTER_PREFIX "%s {\n", tap);

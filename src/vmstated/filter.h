@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 struct nic;
 struct strbuf;
 
@@ -19,3 +21,7 @@ void filter_remove(struct strbuf *sb, const char *tap);
 
 /* Tables are called this and the tap's name. */
 #define FILTER_PREFIX "drover_"
+
+/* Does its filter learn addresses from leases ("dhcp")? They are in this set of its table. */
+bool filter_learns(const struct nic *nic);
+#define FILTER_LEARNED "learned4"

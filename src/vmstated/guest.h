@@ -27,6 +27,7 @@ struct hook_output;
 struct hook_run;
 struct http_server;
 struct order;
+struct plug;
 struct shutdown;
 struct qmp;
 struct sync_queue;
@@ -105,6 +106,7 @@ struct guest {
 	struct hook_output *hook_out; /* open while anything may write */
 	struct console_relay *console;
 	struct net *net;   /* NULL: it had nothing to do yet */
+	struct plug *plug; /* a NIC on its way in or out; NULL: none */
 	json_t *addresses; /* {MAC: [address]}, NULL: none is known */
 	struct waiter *waiters;
 	struct guest *next;

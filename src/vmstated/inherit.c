@@ -14,7 +14,6 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/sock.h"
-#include "daemon/tap.h"
 #include "model/model.h"
 #include "qemu/recorder.h"
 #include "qemu/seed.h"

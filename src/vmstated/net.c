@@ -20,6 +20,7 @@
 #include "base/strbuf.h"
 #include "vmstated/filter.h"
 #include "vmstated/hardware.h"
+#include "vmstated/net_private.h"
 #include "vmstated/parts.h"
 #include "vmstated/worker.h"
 
@@ -33,6 +34,7 @@ struct net {
 	struct child *job;
 	enum net_work doing, next;
 	bool stop_waits;
+	bool plugged;    /* since the start */
 	int reply;       /* our end of the worker's socket, -1 */
 	char *rules;     /* in force */
 	char *new_rules; /* of the job */
@@ -92,7 +94,7 @@ static bool has_ours(const struct guest *g)
 
 /* --- plans --- */
 
-static json_t *plan_nic(const char *tap, size_t i, const struct nic *n)
+json_t *net_plan_nic(const char *tap, size_t i, const struct nic *n)
 {
 	json_t *j = json_object();
 
@@ -108,6 +110,13 @@ static json_t *plan_nic(const char *tap, size_t i, const struct nic *n)
 	return j;
 }
 
+void net_rules(struct strbuf *sb, const char *tap, const struct nic *n)
+{
+	if (n->bandwidth_in_kbit) /* no rule, but part of what is in force */
+		strbuf_printf(sb, "# %s receives at most %u kbit/s\n", tap, n->bandwidth_in_kbit);
+	filter_nic(sb, tap, n);
+}
+
 /* The rules of all NICs; list gets an item for each, if it is not NULL. */
 static char *plan_rules(const struct guest *g, json_t *list, bool all)
 {
@@ -121,20 +130,39 @@ static char *plan_rules(const struct guest *g, json_t *list, bool all)
 		if (!hardware_tap(g, i, tap) || (!n && !all))
 			continue;
 		if (list)
-			(void)json_array_append_new(list, plan_nic(tap, i, n));
+			(void)json_array_append_new(list, net_plan_nic(tap, i, n));
 		if (!n)
 			continue;
-		if (n->bandwidth_in_kbit) /* no rule, but part of what is in force */
-			strbuf_printf(&sb, "# %s receives at most %u kbit/s\n", tap,
-				      n->bandwidth_in_kbit);
-		filter_nic(&sb, tap, n);
+		net_rules(&sb, tap, n);
 	}
 	return strbuf_steal(&sb);
+}
+
+/* What is known of leases the new rules may not have seen: somebody flushed those before. */
+static void add_leases(struct strbuf *sb, const struct guest *g)
+{
+	for (size_t i = 0; i < VM_NICS_MAX; i++) {
+		const struct nic *n = our_nic(g, i);
+		const json_t *known = n ? json_object_get(g->addresses, n->mac) : NULL, *one;
+		char tap[NIC_TAP_MAX];
+		size_t k;
+
+		if (!n || !filter_learns(n) || !hardware_tap(g, i, tap))
+			continue;
+		json_array_foreach (known, k, one) {
+			if (!strchr(json_string_value(one), ':'))
+				strbuf_printf(sb,
+					      "add element netdev " FILTER_PREFIX
+					      "%s " FILTER_LEARNED " { %s }\n",
+					      tap, json_string_value(one));
+		}
+	}
 }
 
 static json_t *plan_of(struct net *n, enum net_work what)
 {
 	json_t *plan = json_object(), *list = json_array();
+	AUTO_STRBUF struct strbuf rules = {0};
 
 	replace_str(&n->new_rules, NULL);
 	if (what == NET_RELEASE) {
@@ -145,22 +173,23 @@ static json_t *plan_of(struct net *n, enum net_work what)
 				(void)json_array_append_new(list, json_string(tap));
 		}
 		(void)json_object_set_new(plan, "remove", list);
+		json_put_bool(plan, "audit", n->plugged);
+		n->plugged = false;
 		return plan;
 	}
 	n->new_rules = plan_rules(n->guest, list, what == NET_PREPARE);
 	(void)json_object_set_new(plan, what == NET_PREPARE ? "make" : "shape", list);
-	if (*n->new_rules)
-		json_put_str(plan, "nft", n->new_rules);
+	strbuf_puts(&rules, n->new_rules);
+	add_leases(&rules, n->guest);
+	if (*rules.data)
+		json_put_str(plan, "nft", rules.data);
 	return plan;
 }
 
 /* --- ends of jobs --- */
 
-/* Taps the worker sent; -EPROTO when the plan asked for more. */
-static int receive_taps(struct net *n, struct err *err)
+void net_receive(int reply, int *taps)
 {
-	char tap[NIC_TAP_MAX];
-
 	for (;;) {
 		union {
 			struct cmsghdr head;
@@ -172,12 +201,20 @@ static int receive_taps(struct net *n, struct err *err)
 				   .msg_iovlen = 1,
 				   .msg_control = &control,
 				   .msg_controllen = sizeof(control)};
-		ssize_t got = recvmsg(n->reply, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		ssize_t got = recvmsg(reply, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 		if (got != sizeof(index) || index >= VM_NICS_MAX || !CMSG_FIRSTHDR(&m))
 			break;
-		memcpy(&n->taps[index], CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(int));
+		memcpy(&taps[index], CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(int));
 	}
+}
+
+/* Taps the worker sent; -EPROTO when the plan asked for more. */
+static int receive_taps(struct net *n, struct err *err)
+{
+	char tap[NIC_TAP_MAX];
+
+	net_receive(n->reply, n->taps);
 	for (size_t i = 0; i < VM_NICS_MAX; i++) {
 		if (hardware_tap(n->guest, i, tap) && n->taps[i] < 0)
 			return err_set(err, EPROTO, "nics[%zu]: tap interface %s did not come", i,
@@ -306,26 +343,33 @@ static void start(struct net *n, enum net_work what)
 /* --- for the rest of vmstated --- */
 
 /* Two NICs of one address in one network would both be cut off, again and again. */
-static int check_macs(const struct guest *g, struct err *err)
+int net_check_mac(const struct guest *g, size_t i, const struct nic *n, struct err *err)
 {
-	for (size_t i = 0; i < VM_NICS_MAX; i++) {
-		const struct nic *n = our_nic(g, i);
+	for (const struct guest *o = g->sup->guests; o; o = o->next) {
+		for (size_t k = 0; o != g && o->pid > 0 && k < VM_NICS_MAX; k++) {
+			const struct nic *theirs = our_nic(o, k);
 
-		for (const struct guest *o = g->sup->guests; n && o; o = o->next) {
-			for (size_t k = 0; o != g && o->pid > 0 && k < VM_NICS_MAX; k++) {
-				const struct nic *theirs = our_nic(o, k);
-
-				if (theirs && str_eq(theirs->nic_tag, n->nic_tag) &&
-				    theirs->vlan_id == n->vlan_id && str_eq(theirs->mac, n->mac))
-					return err_set(
-						err, EADDRINUSE,
-						"nics[%zu].mac: %s is in use by %s on %s (give "
-						"one of them another mac)",
-						i, n->mac, o->name, n->nic_tag);
-			}
+			if (theirs && str_eq(theirs->nic_tag, n->nic_tag) &&
+			    theirs->vlan_id == n->vlan_id && str_eq(theirs->mac, n->mac))
+				return err_set(err, EADDRINUSE,
+					       "nics[%zu].mac: %s is in use by %s on %s (give one "
+					       "of them another mac)",
+					       i, n->mac, o->name, n->nic_tag);
 		}
 	}
 	return 0;
+}
+
+static int check_macs(const struct guest *g, struct err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < VM_NICS_MAX && r == 0; i++) {
+		const struct nic *n = our_nic(g, i);
+
+		r = n ? net_check_mac(g, i, n, err) : 0;
+	}
+	return r;
 }
 
 void net_prepare(struct guest *g)
@@ -355,9 +399,10 @@ void net_take(struct guest *g, int *taps)
 
 void net_release(struct guest *g)
 {
+	net_plug_end(g);
 	if (g->net)
 		close_taps(g->net);
-	if (has_ours(g))
+	if (has_ours(g) || (g->net && g->net->plugged))
 		start(net_of(g), NET_RELEASE);
 }
 
@@ -378,6 +423,23 @@ void net_change(struct guest *g)
 	rules = plan_rules(g, NULL, false);
 	if (!str_eq(rules, net_of(g)->rules))
 		start(g->net, NET_CHANGE);
+}
+
+void net_plugged(struct guest *g)
+{
+	net_of(g)->plugged = true;
+}
+
+void net_applied(struct guest *g)
+{
+	struct net *n = net_of(g);
+
+	if (n->job) {
+		start(n, NET_CHANGE);
+		return;
+	}
+	replace_str(&n->new_rules, plan_rules(g, NULL, false));
+	keep_rules(n);
 }
 
 void net_adopt(struct guest *g)
@@ -402,6 +464,7 @@ void net_free(struct guest *g)
 {
 	struct net *n = g->net;
 
+	net_plug_free(g);
 	if (!n)
 		return;
 	if (n->job)
@@ -458,6 +521,6 @@ bool net_busy(const struct supervisor *sup)
 	bool busy = sup->net_audit != NULL;
 
 	for (const struct guest *g = sup->guests; g; g = g->next)
-		busy = busy || (g->net && (g->net->job || g->net->next != NET_NOTHING));
+		busy = busy || g->plug || (g->net && (g->net->job || g->net->next != NET_NOTHING));
 	return busy;
 }

@@ -22,6 +22,8 @@ void net_release(struct guest *g);
 bool net_wait(struct guest *g);
 /* The definition changed: put what is live of it in force. */
 void net_change(struct guest *g);
+/* What was plugged in or out counts as started with by now. */
+void net_applied(struct guest *g);
 /* Taken up from an earlier vmstated. */
 void net_adopt(struct guest *g);
 /* Put the filters of all running guests in force anew: somebody may have flushed them. */

@@ -28,8 +28,5 @@ int guest_take_definition(struct guest *g, const json_t *once, struct err *err);
 /* [{path, old, new, live: false}]: what the next start will change. New reference. */
 json_t *guest_pending(const struct guest *g);
 
-/* applied.c: the running machine has what the definition says of the elements named in body. */
-int guest_applied(struct guest *g, const json_t *body, struct err *err);
-
 /* Answer with the arguments QEMU would get for vm (taken) now: {"argv":[...],"text"}. */
 void dryrun_reply(struct supervisor *sup, struct http_request *req, struct vm *vm);

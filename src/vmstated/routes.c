@@ -202,24 +202,35 @@ static void who_asks(struct command *c, struct http_request *req)
 		       json_get_str(caller, "command", "control socket"), (long long)uid);
 }
 
-/* The guest and body of a command; false: the request was answered. */
-static bool take_command(struct command *c, struct http_request *req, void *ctx)
+int routes_for_vmadmd(struct http_request *req, struct err *err)
+{
+	return sock_peer_is_admin(http_peer(req))
+		       ? 0
+		       : err_set(err, EPERM, "only vmadmd and root tell what was plugged in");
+}
+
+int routes_take(struct http_request *req, void *ctx, struct guest **ret, json_t **ret_body)
 {
 	size_t len;
 	const char *text = http_body_text(req, &len);
 	struct err err = {0};
-	int r;
+	int r = supervisor_find(ctx, http_param(req, "id"), ret, &err);
 
-	*c = (struct command){.sup = ctx};
-	r = supervisor_find(c->sup, http_param(req, "id"), &c->guest, &err);
-	if (r == 0 && routes_refused(c->sup, req, c->guest))
-		return false;
+	if (r == 0 && routes_refused(ctx, req, *ret))
+		return -EPERM;
 	if (r == 0)
-		r = json_parse_object(len ? text : "{}", len ? len : 2, "body", &c->body, &err);
-	if (r < 0) {
+		r = json_parse_object(len ? text : "{}", len ? len : 2, "body", ret_body, &err);
+	if (r < 0)
 		http_reply_err(req, r, &err);
+	return r;
+}
+
+/* The guest and body of a command; false: the request was answered. */
+static bool take_command(struct command *c, struct http_request *req, void *ctx)
+{
+	*c = (struct command){.sup = ctx};
+	if (routes_take(req, ctx, &c->guest, &c->body) < 0)
 		return false;
-	}
 	c->wait = json_get_bool(c->body, "wait", true);
 	c->force = json_get_bool(c->body, "force", false);
 	who_asks(c, req);
@@ -337,20 +348,6 @@ static void post_stop(struct http_request *req, void *ctx)
 static void post_restart(struct http_request *req, void *ctx)
 {
 	stop_or_restart(req, ctx, TARGET_START);
-}
-
-static void post_applied(struct http_request *req, void *ctx)
-{
-	struct err err = {0};
-	struct command c;
-	int r;
-
-	if (!take_command(&c, req, ctx))
-		return;
-	r = c.admin ? guest_applied(c.guest, c.body, &err)
-		    : err_set(&err, EPERM, "only vmadmd and root tell what was plugged in");
-	c.wait = false;
-	answer(&c, req, r, GOAL_RUNNING, 0, &err);
 }
 
 static void post_busy(struct http_request *req, void *ctx)
@@ -556,8 +553,12 @@ static const struct http_route routes[] = {
 	{"POST", "/vms/:id/restart", post_restart, false, "Stops and starts."},
 	{"POST", "/vms/:id/reset", post_reset, false, "Resets the machine in place."},
 	{"POST", "/vms/:id/kill", post_kill, false, "Sends a signal to QEMU, KILL by default."},
-	{"POST", "/vms/:id/applied", post_applied, false,
+	{"POST", "/vms/:id/applied", route_applied, false,
 	 "Disks and NICs of these names were plugged in or out: they count as started with."},
+	{"POST", "/vms/:id/plug-nic", route_plug_nic, false,
+	 "For vmadmd: makes NIC mac of vm ready and gives QEMU its back end netdev."},
+	{"POST", "/vms/:id/unplug-nic", route_unplug_nic, false,
+	 "For vmadmd: takes that back end away, and tap and filter with it."},
 	{"POST", "/vms/:id/busy", post_busy, false,
 	 "Its monitors will be silent for at most ms; 0: no longer."},
 	{"POST", "/vms/:id/failreset", post_failreset, false, "Leaves failure mode."},

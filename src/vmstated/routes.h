@@ -5,12 +5,26 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+struct err;
 struct guest;
 struct http_request;
 struct supervisor;
 
 /* Answers 403 and returns true when the peer may not act on g (NULL: on the whole host). */
 bool routes_refused(struct supervisor *sup, struct http_request *req, const struct guest *g);
+
+/* The guest and body of a request; < 0: it was answered with a refusal. *ret_body is the caller's.
+ */
+int routes_take(struct http_request *req, void *ctx, struct guest **ret, json_t **ret_body);
+/* -EPERM: the request is not of the daemon that acts, nor of whom it may be. */
+int routes_for_vmadmd(struct http_request *req, struct err *err);
+
+/* --- applied.c: the running machine has what the definition says of the elements named --- */
+void route_applied(struct http_request *req, void *ctx);
+
+/* --- net_plug.c --- */
+void route_plug_nic(struct http_request *req, void *ctx);
+void route_unplug_nic(struct http_request *req, void *ctx);
 
 /* --- host.c --- */
 void post_shutdown_all(struct http_request *req, void *ctx);

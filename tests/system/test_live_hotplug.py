@@ -239,7 +239,7 @@ def test_refused_before_anything_is_changed(guest):
     before = suite.vm(suite.uuid("web0"))
     for what, body, status, text in [
             ("attach", {"disk": {"path": path, "model": "ide"}}, 500, "ide cannot be plugged"),
-            ("attach", {"nic": {"nic_tag": "br0", "model": "virtio"}}, 500, "without tap"),
+            ("attach", {"nic": {"nic_tag": "br0", "model": "virtio"}}, 500, "nics[1]: "),
             ("attach", {}, 400, "either disk or nic"),
             ("attach", {"disk": 5}, 400, "want an object"),
             ("detach", {"disk": "none"}, 404, "no disk 'none'"),

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 
 from drover import TOP, wait_file
-from netns import ip, link, links, namespace, run, tables, taps, taps_of
+from netns import (Tap, advertisement, arp, ip, lease, link, links, namespace, router, run, tables,
+                   taps, taps_of, udp4, udp6)
 from vmstated_help import log_of, vm
 
 pytestmark = pytest.mark.root
@@ -82,6 +83,44 @@ def test_two_guests(bridge):
     assert of_a not in links()
     assert f"drover_{of_a}" not in tables() and len(tables()) == 1
     suite.vmstatedctl("stop", "-F", "b")
+    assert taps() == {} and tables() == []
+
+
+def test_plugged(bridge):
+    """A NIC on a bridge in and out of a running machine, its filter with it; nothing stays."""
+    suite = bridge
+    suite.start()
+    suite.write_definition("web0", suite.guest("drover.modules", nic=nic(2)))
+    suite.vmstatedctl("start", "web0", seconds=60)
+    suite.log_wait("web0", "GUEST-UP", 60)
+    (first,) = taps()
+    second = {"mac": "52:54:00:00:00:77", "nic_tag": "br0", "model": "virtio",
+              "ips": ["10.9.0.7/24"]}
+    refused = suite.vmadm("update", "web0", stdin={"add_nics": [dict(second, nic_tag="br7")]},
+                          check=1)
+    assert "bridge br7 does not exist on this host" in refused.stderr
+    assert list(taps()) == [first] and tables() == [f"drover_{first}"]
+
+    suite.vmadm("update", "web0", stdin={"add_nics": [second]})
+    (tap,) = set(taps()) - {first}
+    assert sorted(taps_of(vm(suite, "web0")["pid"])) == sorted([first, tap])
+    assert tables() == sorted(f"drover_{name}" for name in (first, tap))
+    assert not suite.vm(suite.uuid("web0")).get("pending")
+    suite.kill9("vmstated")
+    suite.start("vmstated")
+    console = suite.console(suite.uuid("web0"))
+    console.send("until ip link set eth1 up; do sleep 0.1; done; ip addr add 10.9.0.7/24 dev eth1; "
+                 "ip addr add 10.9.0.8/24 dev eth1\n")
+    ping(console, "-c 2 -W 5 -I 10.9.0.7 10.9.0.1", True)
+    ping(console, "-c 2 -W 1 -I 10.9.0.8 10.9.0.1", False)
+    console.sock.close()
+    assert tables() == sorted(f"drover_{name}" for name in (first, tap))
+
+    suite.vmadm("update", "web0", stdin={"remove_nics": [second["mac"]]})
+    assert list(taps()) == [first] and tables() == [f"drover_{first}"]
+    suite.vmadm("update", "web0", stdin={"add_nics": [second]})
+    assert len(taps()) == 2
+    suite.vmstatedctl("stop", "-F", "web0")
     assert taps() == {} and tables() == []
 
 
@@ -218,6 +257,76 @@ def test_refused(bridge, bridge_name, more, why):
     assert why in done.stderr
     assert why in log_of(suite, "web")
     assert taps() == {} and tables() == []
+
+
+IP4, ARP, IP6 = 0x0800, 0x0806, 0x86dd
+MACS = {"a": "52:54:00:00:00:0a", "b": "52:54:00:00:00:0b"}
+
+
+def pair(suite, of_a, of_b):
+    """Two guests that are only taps; definitions of their NICs to them."""
+    suite.use_fake_qemu()
+    suite.start()
+    taps_by_name = []
+    for name, more in (("a", of_a), ("b", of_b)):
+        suite.write_definition(name, suite.guest(
+            nic=[f'net0 {{ bridge = br0; mac = "{MACS[name]}"; {more} }}']))
+        suite.vmstatedctl("start", name)
+        taps_by_name.append(Tap(vm(suite, name)["pid"], MACS[name]))
+    return taps_by_name
+
+
+def test_packets_of_others(bridge):
+    """What a guest sends in another's name does not come to its neighbour: packet by packet."""
+    own = 'ips = [ "10.9.0.2/24", "2001:db8::2/64" ];'
+    a, b = pair(bridge, own, 'ips = [ "10.9.0.3/24" ]; dhcp_server = yes;')
+    other = bytes.fromhex("525400000066")
+    for passes, ethertype, payload, source in [
+            (True, IP4, udp4("10.9.0.2", (1000, 1000)), None),
+            (False, IP4, udp4("10.9.0.66", (1000, 1000)), None),
+            (False, IP4, udp4("10.9.0.2", (1000, 1000)), other),
+            (True, IP4, udp4("0.0.0.0", (68, 67)), None),
+            (True, ARP, arp(a.mac, "10.9.0.2"), None),
+            (False, ARP, arp(a.mac, "10.9.0.66"), None),
+            (False, ARP, arp(other, "10.9.0.2"), None),
+            (True, IP6, udp6("2001:db8::2", (1000, 1000)), None),
+            (True, IP6, udp6("fe80::2", (1000, 1000)), None),
+            (False, IP6, udp6("2001:db8::66", (1000, 1000)), None),
+            (True, IP6, advertisement("fe80::2", "2001:db8::2"), None),
+            (False, IP6, advertisement("fe80::2", "2001:db8::66"), None),
+            (False, IP6, router("fe80::2"), None),
+            (False, IP6, udp6("fe80::2", (547, 546)), None),
+            (False, IP4, udp4("10.9.0.2", (67, 68)), None),
+            (False, 0x88cc, b"a neighbour's protocol", None)]:
+        assert a.reaches(b, ethertype, payload, source) == passes, (ethertype, payload, source)
+    # A guest that serves DHCP may.
+    assert b.reaches(a, IP4, udp4("10.9.0.3", (67, 68)))
+    assert b.reaches(a, IP6, router("fe80::3"))
+    a.close()
+    b.close()
+
+
+def test_lease_is_learned(bridge):
+    """With ips = dhcp a guest has the addresses it was leased, also behind new rules."""
+    suite = bridge
+    a, b = pair(suite, 'ips = [ "dhcp" ];', 'ips = [ "10.9.0.3/24" ]; dhcp_server = yes;')
+    mine, others = udp4("10.9.0.50", (1000, 1000)), udp4("10.9.0.51", (1000, 1000))
+    assert a.reaches(b, IP4, udp4("0.0.0.0", (68, 67)))
+    assert not a.reaches(b, IP4, mine)
+    assert b.reaches(a, IP4, udp4("10.9.0.3", (67, 68), lease(a.mac, "10.9.0.50")))
+    assert b.reaches(a, IP4, udp4("10.9.0.3", (67, 68), lease(b.mac, "10.9.0.51")))
+    for _ in range(2):
+        assert a.reaches(b, IP4, mine) and a.reaches(b, ARP, arp(a.mac, "10.9.0.50"))
+        assert not a.reaches(b, IP4, others)
+        assert not a.reaches(b, ARP, arp(a.mac, "10.9.0.51"))
+        suite.kill9("vmstated")
+        suite.write_definition("a", suite.guest(nic=[
+            f'net0 {{ bridge = br0; mac = "{MACS["a"]}"; ips = [ "dhcp" ]; '
+            'bandwidth_out = 90000; }']))
+        suite.start("vmstated")
+        suite.log_wait("a", "network filter and limits changed")
+    a.close()
+    b.close()
 
 
 def test_one_mac_in_one_network(bridge):
