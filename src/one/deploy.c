@@ -30,7 +30,17 @@ char *deploy_path(const char *path)
 	return strbuf_steal(&sb);
 }
 
-static const struct deploy_row *row_of(const struct deploy_dialect *dialect, const char *path)
+static const struct deploy_row *exact_row(const struct deploy_dialect *dialect, const char *path)
+{
+	for (size_t i = 0; i < dialect->count; i++)
+		if (str_eq(dialect->rows[i].path, path))
+			return &dialect->rows[i];
+	return dialect->base ? exact_row(dialect->base, path)
+			     : NULL; /* NOLINT(misc-no-recursion) */
+}
+
+/* The last one counts: a row may narrow one before it. */
+static const struct deploy_row *wild_row(const struct deploy_dialect *dialect, const char *path)
 {
 	const struct deploy_row *wild = NULL;
 
@@ -38,12 +48,19 @@ static const struct deploy_row *row_of(const struct deploy_dialect *dialect, con
 		const struct deploy_row *row = &dialect->rows[i];
 		size_t len = strlen(row->path);
 
-		if (str_eq(row->path, path))
-			return row;
 		if (row->path[len - 1] == '*' && strncmp(row->path, path, len - 1) == 0)
 			wild = row;
 	}
-	return wild && !strchr(path, '@') ? wild : NULL;
+	if (!wild && dialect->base)
+		return wild_row(dialect->base, path); /* NOLINT(misc-no-recursion) */
+	return wild;
+}
+
+static const struct deploy_row *row_of(const struct deploy_dialect *dialect, const char *path)
+{
+	const struct deploy_row *row = exact_row(dialect, path);
+
+	return row || strchr(path, '@') ? row : wild_row(dialect, path);
 }
 
 static char *trimmed(const char *text)
@@ -69,6 +86,9 @@ static void attributes(struct deploy *d, const struct deploy_dialect *dialect, x
 
 		if (row && row->take)
 			row->take(d, at, row, text);
+		else if (!row && dialect->attributes && !wild_row(dialect, key))
+			problems_add(&d->problems, PROBLEM_BAD_PROPERTY, key, NULL,
+				     "'%.80s' is not known here", text);
 	}
 }
 
@@ -137,9 +157,15 @@ static void walk(struct deploy *d, const struct deploy_dialect *dialect, /* NOLI
 	walk_children(d, dialect, node, path, at);
 }
 
-static void init(struct deploy *d, const struct deploy_place *place, bool acpi)
+void deploy_walk(struct deploy *d, const struct deploy_dialect *dialect, xmlNode *root)
 {
-	*d = (struct deploy){.place = place, .vm = json_object(), .has_acpi = acpi};
+	attributes(d, dialect, root, "", d->vm);
+	walk_children(d, dialect, root, "", d->vm);
+}
+
+void deploy_init(struct deploy *d, const struct deploy_place *place)
+{
+	*d = (struct deploy){.place = place, .vm = json_object()};
 	d->disks = json_array();
 	d->nics = json_array();
 	(void)json_object_set_new(d->vm, "disks", d->disks);
@@ -175,7 +201,8 @@ int deploy_read_vm(xmlNode *vm, const struct deploy_place *place, json_t **ret, 
 
 	if (!template)
 		return err_set(err, EINVAL, "the VM has no TEMPLATE");
-	init(&d, place, true);
+	deploy_init(&d, place);
+	d.has_acpi = true;
 	walk_children(&d, &deploy_template, template, "", d.vm);
 	if (whole) {
 		take_value(&d, vm, "NAME", "alias");
@@ -208,9 +235,8 @@ int deploy_read(const char *text, size_t len, const struct deploy_place *place, 
 			       "the deployment file's root is <%s> (want <domain>, <VM> or "
 			       "<TEMPLATE>)",
 			       (const char *)root->name);
-	init(&d, place, false);
-	attributes(&d, &deploy_libvirt, root, "", d.vm);
-	walk_children(&d, &deploy_libvirt, root, "", d.vm);
+	deploy_init(&d, place);
+	deploy_walk(&d, &deploy_libvirt, root);
 	deploy_finish(&d, &deploy_libvirt);
 	return done(&d, d.vm, ret, err);
 }
@@ -221,7 +247,8 @@ static int read_one(xmlNode *node, const struct deploy_place *place, bool disk, 
 	struct deploy d;
 	json_t *list;
 
-	init(&d, place, true);
+	deploy_init(&d, place);
+	d.has_acpi = true;
 	list = disk ? d.disks : d.nics;
 	walk(&d, &deploy_template, node, disk ? "DISK" : "NIC", d.vm);
 	if (disk)

@@ -39,9 +39,17 @@ struct deploy_dialect {
 	size_t count;
 	const char *disk, *nic; /* elements that begin one */
 	bool strict;            /* an element without a row is refused, else passed over */
+	bool attributes;        /* and so is an attribute */
+	const struct deploy_dialect *base; /* where rows are looked for that are not in these */
 };
 
 extern const struct deploy_dialect deploy_libvirt, deploy_template;
+
+/* --- deploy.c --- */
+/* An empty payload; the caller frees d->vm and d->problems. place may be NULL. */
+void deploy_init(struct deploy *d, const struct deploy_place *place);
+/* Let the rows take what stands in and below root. */
+void deploy_walk(struct deploy *d, const struct deploy_dialect *dialect, xmlNode *root);
 
 /* --- deploy_take.c --- */
 deploy_take take_str, take_path, take_int, take_kib, take_word, take_yes, take_present, take_kbyte,
