@@ -49,13 +49,6 @@ void take_boot(struct deploy *d, json_t *at, const struct deploy_row *row, const
 		     "'%.80s' is not supported (want hd, cdrom, network)", value);
 }
 
-/* -1 is any free one, which is what no port means. */
-void take_port(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
-{
-	if (!str_eq(value, "-1"))
-		take_int(d, at, row, value);
-}
-
 /* A feature of the CPU with the policy before it, behind the model. */
 void take_feature(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
 {

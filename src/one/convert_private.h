@@ -7,7 +7,7 @@
 
 extern const struct deploy_dialect convert_dialect;
 
-deploy_take take_boot, take_feature, take_port;
+deploy_take take_boot, take_feature;
 
 extern const struct deploy_word words_end[], words_restart[], words_crash[], words_device[],
 	words_interface[], words_link[];

@@ -141,7 +141,6 @@ static const struct deploy_row rows[] = {
 	{ "devices/nvram*", HARMLESS }, { "devices/memory*", TELL(HERE) },
 	{ "devices/iommu*", TELL(HERE) }, { "devices/lease*", TELL(HERE) },
 	{ "devices/filesystem*", TELL(HERE) },
-	{ "devices/graphics@port", take_port, "vnc_port", NULL },
 	{ "devices/graphics@type", take_word, ".graphics", words_graphics },
 	{ "devices/graphics@autoport", HARMLESS }, { "devices/graphics@keymap", HARMLESS },
 	{ "devices/graphics@websocket", TELL("VNC is served over TCP only") },
