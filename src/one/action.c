@@ -16,8 +16,7 @@
 #include "base/strbuf.h"
 #include "one/xml.h"
 
-#define RC_FILE "etc/vmm/drover/droverrc"
-#define RC_MAX  65536
+#define RC_MAX 65536
 
 /* clang-format off */
 const struct action actions[] = {
@@ -124,7 +123,10 @@ static char *rc_value(const char *text, const char *name)
 char *call_setting(const struct call *call, const char *name, const char *fallback)
 {
 	const char *given = getenv(name);
-	AUTO_FREE char *path = path_join(call->remotes, RC_FILE), *text = NULL;
+	const char *slash = strrchr(call->scripts, '/');
+	const char *dir = slash && slash[1] ? slash + 1 : "drover"; /* of VM_MAD's ARGUMENTS */
+	AUTO_FREE char *path = xasprintf("%s/etc/vmm/%s/%src", call->remotes, dir, dir);
+	AUTO_FREE char *text = NULL;
 	char *value;
 
 	if (given && *given)

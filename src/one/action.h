@@ -56,7 +56,8 @@ const char *call_arg(const struct call *call, const char *word);
 char *call_value(const struct call *call, const char *path);
 /* The message's element, or -EINVAL that says which one is missing. */
 int call_element(const struct call *call, const char *path, xmlNode **ret, struct err *err);
-/* A setting of etc/vmm/drover/droverrc below the remotes, or the environment's. Caller frees. */
+/* A setting of etc/vmm/DIR/DIRrc (DIR that of the scripts) below the remotes, or the environment's.
+ * Caller frees. */
 char *call_setting(const struct call *call, const char *name, const char *fallback);
 /* The VM's directory in the system datastore by a file in it; caller frees. */
 char *call_dir_of(const char *file);

@@ -164,8 +164,12 @@ static int bring_back(struct call *call, json_t *payload, const char *file, stru
 {
 	AUTO_FREE char *dir = call_dir_of(file);
 	const char *id = json_get_str(payload, "name", "");
-	int r = vm_make(call, payload, err);
+	AUTO_JSON json_t *vm = NULL;
+	int r = ask_vm(call, id, &vm, err);
 
+	if (r == 0 && !json_get_bool(vm, "transient", false)) /* imported: its definition stayed */
+		return order(call, id, "restore", file, err);
+	r = vm_make(call, payload, err);
 	if (r < 0)
 		return r;
 	r = order(call, id, "restore", file, err);

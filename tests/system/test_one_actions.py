@@ -27,7 +27,7 @@ def nothing_stays(suite, uuid):
     """The run directory is vmstated's, which clears it a moment later."""
     watch, deadline = Inotify(suite.root / "run/vmstated"), Deadline(10)
     while leftovers(suite, uuid):
-        watch.wait(deadline)
+        assert watch.wait(deadline), leftovers(suite, uuid)
     watch.close()
 
 
