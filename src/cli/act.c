@@ -22,12 +22,9 @@
 /* --- a job --- */
 
 /* "[######      ]  50% disk0.qcow2" in place of the line before; step as the daemon calls it. */
-static void put_bar(struct slice job)
+void bar_put(long percent, const char *step)
 {
-	AUTO_FREE char *step = js_member_string(job, "step");
 	AUTO_STRBUF struct strbuf sb = {0};
-	long percent =
-		strtol(js_member(job, "percent").p ? js_member(job, "percent").p : "0", NULL, 10);
 	int filled = (int)(percent < 0 ? 0 : percent > 100 ? BAR_WIDTH : percent * BAR_WIDTH / 100);
 
 	strbuf_puts(&sb, "[");
@@ -39,6 +36,14 @@ static void put_bar(struct slice job)
 	(void)fflush(stderr);
 }
 
+static void put_bar(struct slice job)
+{
+	AUTO_FREE char *step = js_member_string(job, "step");
+	struct slice percent = js_member(job, "percent");
+
+	bar_put(percent.p ? strtol(percent.p, NULL, 10) : 0, step);
+}
+
 static void put_line(struct slice job)
 {
 	AUTO_STRBUF struct strbuf sb = {0};
@@ -48,7 +53,7 @@ static void put_line(struct slice job)
 	(void)fflush(stderr);
 }
 
-static void clear_bar(void)
+void bar_clear(void)
 {
 	(void)fputs("\r\033[K", stderr);
 	(void)fflush(stderr);
@@ -128,7 +133,7 @@ int job_follow(const struct cli *cli, const char *id, enum job_show show, struct
 	code = follow(cli, &c, id, show, ret, err);
 	client_close(&c);
 	if (show == JOB_SHOW_BAR)
-		clear_bar();
+		bar_clear();
 	if (code == EXIT_UNKNOWN_VM)
 		code = EXIT_FAILED; /* the job is unknown, not a VM */
 	return code;

@@ -33,6 +33,10 @@ struct err;
 /* Do it and tell its end; returns the exit code. */
 int act_run(struct cli *cli, const struct act *a);
 
+/* A line on a terminal that is written over and over, and away. */
+void bar_put(long percent, const char *step);
+void bar_clear(void);
+
 enum job_show { JOB_SHOW_NOTHING, JOB_SHOW_BAR, JOB_SHOW_LINES };
 
 /*

@@ -6,12 +6,16 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -26,6 +30,8 @@
 #define HEADER_LEN 12 /* type, length */
 #define HEAD_MAX   (4u << 20)
 #define PART       (256u << 10)
+#define METER_MS   2000 /* between lines of progress; a terminal is told sooner */
+#define BAR_MS     200
 #define LOOK_MS    1000 /* between two looks at a job that has not come to its stream yet */
 
 /* clang-format off */
@@ -105,8 +111,52 @@ static int meet(struct cli *cli, const struct meeting *m, const char *job, int *
 	return code;
 }
 
+/* --- how far it is, on standard error: a bar on a terminal, else JSON lines --- */
+
+struct meter {
+	uint64_t done, total, told_ms; /* total 0: unknown */
+	const char *what;
+	bool bar;
+};
+
+static struct meter meter_new(const char *what, uint64_t total)
+{
+	bool bar = isatty(STDERR_FILENO) == 1;
+
+	return (struct meter){
+		.what = what, .total = total, .told_ms = bar ? 0 : clock_ms(), .bar = bar};
+}
+
+/* The total is an estimate: only the end is 100. */
+static void meter_add(struct meter *m, uint64_t bytes)
+{
+	uint64_t now = clock_ms();
+	long percent;
+
+	m->done += bytes;
+	if (now < m->told_ms + (m->bar ? BAR_MS : METER_MS))
+		return;
+	m->told_ms = now;
+	percent = m->total ? (long)((double)m->done * 100 / (double)m->total) : 0;
+	percent = percent > 99 ? 99 : percent;
+	if (m->bar) {
+		AUTO_FREE char *step = xasprintf("%s, %" PRIu64 " MiB", m->what, m->done >> 20);
+
+		bar_put(percent, step);
+	} else {
+		(void)fprintf(stderr, "{\"step\":\"%s\",\"percent\":%ld,\"bytes\":%" PRIu64 "}\n",
+			      m->what, percent, m->done);
+	}
+}
+
+static void meter_end(const struct meter *m)
+{
+	if (m->bar)
+		bar_clear();
+}
+
 /* Until its end; -errno with whose fault it was in err. */
-static int pump(int from, int to, struct err *err)
+static int pump(int from, int to, struct meter *meter, struct err *err)
 {
 	AUTO_FREE char *buf = xmalloc(PART);
 
@@ -123,6 +173,7 @@ static int pump(int from, int to, struct err *err)
 		r = fd_write_all(to, buf, (size_t)n);
 		if (r < 0)
 			return err_sys(err, -r, "cannot write the stream");
+		meter_add(meter, (uint64_t)n);
 	}
 }
 
@@ -161,7 +212,66 @@ static int outcome(struct cli *cli, const char *job, struct err *err)
 	return code;
 }
 
+/* --- its beginning --- */
+
+static bool get(int fd, void *buf, size_t len)
+{
+	size_t got = 0;
+
+	while (got < len) {
+		ssize_t n = read(fd, (char *)buf + got, len - got);
+
+		if (n == 0 || (n < 0 && errno != EINTR))
+			return false;
+		got += n > 0 ? (size_t)n : 0;
+	}
+	return true;
+}
+
+/* The stream's beginning up to its head, which names the VM; vmadmd judges all of it. */
+static int read_head(int fd, struct strbuf *begun, json_t **ret, struct err *err)
+{
+	char head[MAGIC_LEN + HEADER_LEN];
+	uint64_t len;
+
+	if (!get(fd, head, sizeof(head)) || memcmp(head, "DROVER-STREAM-", 14) != 0 ||
+	    memcmp(head + MAGIC_LEN, "HEAD", 4) != 0)
+		return err_set(err, EBADMSG, "this is no stream of a VM");
+	memcpy(&len, head + MAGIC_LEN + 4, sizeof(len));
+	len = le64toh(len);
+	if (len > HEAD_MAX)
+		return err_set(err, EBADMSG, "the stream is damaged: its head is too long");
+	strbuf_add(begun, head, sizeof(head));
+	strbuf_reserve(begun, len);
+	if (!get(fd, begun->data + begun->len, len))
+		return err_set(err, EBADMSG, "the stream is cut off");
+	begun->len += len;
+	if (json_parse_object(begun->data + sizeof(head), len, "head", ret, NULL) < 0)
+		return err_set(err, EBADMSG, "the stream is damaged: its head cannot be read");
+	return 0;
+}
+
 /* --- out --- */
+
+/* The stream from vmadmd; its head tells about how long it will be. */
+static int pass_on(int from, int out, struct err *err)
+{
+	AUTO_STRBUF struct strbuf begun = {0};
+	AUTO_JSON json_t *head = NULL;
+	struct meter meter;
+	int r;
+
+	if (read_head(from, &begun, &head, err) < 0)
+		return -EBADMSG; /* the job has the reason */
+	meter = meter_new("sending", (uint64_t)json_get_int(head, "bytes", 0));
+	r = fd_write_all(out, begun.data, begun.len);
+	if (r < 0)
+		(void)err_sys(err, -r, "cannot write the stream");
+	else
+		r = pump(from, out, &meter, err);
+	meter_end(&meter);
+	return r;
+}
 
 static int write_stream(struct cli *cli, int out)
 {
@@ -179,14 +289,14 @@ static int write_stream(struct cli *cli, int out)
 	if (job)
 		code = meet(cli, &m, job, &from, &err);
 	if (job && code == 0) {
-		r = pump(from, out, &ours);
+		r = pass_on(from, out, &ours);
 		(void)close(steal_fd(&from)); /* a vmadmd that still writes is to see it */
 		code = outcome(cli, job, &err);
 	}
-	if (job && r < 0)
-		code = cli_fail(EXIT_FAILED, "%s", ours.msg);
-	else if (job && code)
+	if (job && code && (r == 0 || r == -EBADMSG))
 		code = request_fail(code, NULL, &err);
+	else if (job && r < 0)
+		code = cli_fail(EXIT_FAILED, "%s", ours.msg);
 	meeting_done(&m);
 	return code;
 }
@@ -224,47 +334,19 @@ int cmd_backup(struct cli *cli)
 
 /* --- in --- */
 
-static bool get(int fd, void *buf, size_t len)
+/* A file has its own word for it. */
+static uint64_t size_of(int fd, uint64_t estimate)
 {
-	size_t got = 0;
+	struct stat st;
 
-	while (got < len) {
-		ssize_t n = read(fd, (char *)buf + got, len - got);
-
-		if (n == 0 || (n < 0 && errno != EINTR))
-			return false;
-		got += n > 0 ? (size_t)n : 0;
-	}
-	return true;
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : estimate;
 }
 
-/* The stream's beginning up to its head, which names the VM; vmadmd judges all of it. */
-static int read_head(int fd, struct strbuf *begun, char **ret_uuid, struct err *err)
+static int hand_over(struct cli *cli, int from, const struct strbuf *begun, const json_t *head)
 {
-	char head[MAGIC_LEN + HEADER_LEN];
-	AUTO_JSON json_t *json = NULL;
-	uint64_t len;
-
-	if (!get(fd, head, sizeof(head)) || memcmp(head, "DROVER-STREAM-", 14) != 0 ||
-	    memcmp(head + MAGIC_LEN, "HEAD", 4) != 0)
-		return err_set(err, EBADMSG, "this is no stream of a VM");
-	memcpy(&len, head + MAGIC_LEN + 4, sizeof(len));
-	len = le64toh(len);
-	if (len > HEAD_MAX)
-		return err_set(err, EBADMSG, "the stream is damaged: its head is too long");
-	strbuf_add(begun, head, sizeof(head));
-	strbuf_reserve(begun, len);
-	if (!get(fd, begun->data + begun->len, len))
-		return err_set(err, EBADMSG, "the stream is cut off");
-	begun->len += len;
-	if (json_parse_object(begun->data + sizeof(head), len, "head", &json, NULL) < 0)
-		return err_set(err, EBADMSG, "the stream is damaged: its head cannot be read");
-	*ret_uuid = xstrdup(json_get_str(json, "uuid", ""));
-	return 0;
-}
-
-static int hand_over(struct cli *cli, int from, const struct strbuf *begun, const char *uuid)
-{
+	const char *uuid = json_get_str(head, "uuid", "");
+	uint64_t total = (uint64_t)json_get_int(head, "bytes", 0);
+	struct meter meter;
 	AUTO_FREE char *job = NULL;
 	AUTO_JSON json_t *body = json_object();
 	AUTO_FD int to = -1;
@@ -280,8 +362,10 @@ static int hand_over(struct cli *cli, int from, const struct strbuf *begun, cons
 		code = meet(cli, &m, job, &to, &err);
 	if (job && code == 0) {
 		r = fd_write_all(to, begun->data, begun->len);
+		meter = meter_new("receiving", size_of(from, total));
 		if (r == 0)
-			(void)pump(from, to, &ours);
+			(void)pump(from, to, &meter, &ours);
+		meter_end(&meter);
 		(void)close(steal_fd(&to));
 		code = outcome(cli, job, &err);
 	}
@@ -296,16 +380,16 @@ int cmd_receive(struct cli *cli)
 	const char *file = cli_opt(cli, 'f');
 	AUTO_FD int own = file ? open(file, O_RDONLY | O_CLOEXEC) : -1;
 	AUTO_STRBUF struct strbuf begun = {0};
-	AUTO_FREE char *uuid = NULL;
+	AUTO_JSON json_t *head = NULL;
 	struct err err = {0};
 	int code;
 
 	if (file && own < 0)
 		return cli_fail(EXIT_FAILED, "cannot open '%s': %s", file, strerror(errno));
-	if (read_head(file ? own : STDIN_FILENO, &begun, &uuid, &err) < 0)
+	if (read_head(file ? own : STDIN_FILENO, &begun, &head, &err) < 0)
 		return cli_fail(EXIT_FAILED, "%s", err.msg);
-	code = hand_over(cli, file ? own : STDIN_FILENO, &begun, uuid);
+	code = hand_over(cli, file ? own : STDIN_FILENO, &begun, head);
 	if (code == 0)
-		cli_say("Received VM %s", uuid);
+		cli_say("Received VM %s", json_get_str(head, "uuid", ""));
 	return code;
 }

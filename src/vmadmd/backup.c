@@ -22,6 +22,7 @@
 #include "base/strbuf.h"
 #include "model/model.h"
 #include "net/http.h"
+#include "qemu/image.h"
 #include "store/catalog.h"
 #include "store/stream.h"
 #include "vmadmd/backup.h"
@@ -40,6 +41,26 @@ void handle_backup(struct http_request *req, void *ctx)
 
 /* --- what goes into it --- */
 
+/* About how much the disks are, without zeros and with the images they are on. */
+static json_int_t bytes_of(const struct live *l)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < l->ndisks; i++) {
+		struct image_info info, base = {0};
+		uint64_t bytes;
+
+		if (image_probe(l->disks[i].path, &info, NULL) < 0)
+			continue;
+		if (info.has_backing)
+			(void)image_probe(info.backing, &base, NULL);
+		bytes = info.block_device ? info.virtual_size
+					  : info.allocated_size + base.allocated_size;
+		sum += bytes < info.virtual_size ? bytes : info.virtual_size;
+	}
+	return (json_int_t)sum;
+}
+
 static json_t *head_of(struct change *c, const struct vm *vm)
 {
 	json_t *head = json_object();
@@ -52,6 +73,7 @@ static json_t *head_of(struct change *c, const struct vm *vm)
 	json_put_str(head, "created_at", clock_iso(clock_wall_ms(), now, sizeof(now)));
 	json_put_str(head, "program", "vmadmd " DROVER_VERSION);
 	json_put_bool(head, "running", c->live->running);
+	json_put_int(head, "bytes", bytes_of(c->live));
 	(void)json_object_set_new(head, "object", vm_to_json(vm, NULL, true));
 	return head;
 }
@@ -62,7 +84,7 @@ static int prepare(struct change *c, struct err *err)
 	struct live *l = c->live;
 	json_t *disks = json_array();
 	char now[ISO_TIME_LEN];
-	int r = l->running ? live_qcow2_only(c, err) : 0;
+	int r = l->running && l->ndisks > 0 ? live_qcow2_only(c, err) : 0;
 
 	l->entry = json_object();
 	l->own_entry = true;
@@ -70,7 +92,8 @@ static int prepare(struct change *c, struct err *err)
 	if (!e)
 		return -ENOENT;
 	if (r < 0)
-		return r;
+		return err_wrap(err, r,
+				"to send it while it runs (a stopped VM may have any disk)");
 	for (size_t i = 0; i < l->ndisks; i++) {
 		if (l->disks[i].path[0] != '/')
 			return err_set(err, ENOTSUP,
@@ -93,7 +116,7 @@ static int prepare(struct change *c, struct err *err)
 
 static int take(struct change *c, struct err *err)
 {
-	return c->live->running ? snap_take_disks(c, err) : 0;
+	return c->live->running && c->live->ndisks > 0 ? snap_take_disks(c, err) : 0;
 }
 
 /* --- out --- */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The examples of the manual pages and of docs/, run as they stand, each page in a root of its own.
+The examples of the manual pages and of docs/, run as they stand, each page in a root of its own; $OTHER is
+that of another host.
 
 An example is a ```console block of a Markdown page, or a literal display of a manual page, of lines
 "$ command" (with "> " lines that belong to it), what it prints, and "exit N" when that is not 0. Only
@@ -70,7 +71,7 @@ def plain(lines, root):
 def environment(suite):
     path = ":".join(f"{suite.build}/{place}" for place, in PLACES)
     return {**suite.env, "DROVER_ROOT": str(suite.root), "GUEST": str(drover.GUEST), "LC_ALL": "C",
-            "EXAMPLES": str(drover.TOP / "docs/examples"),
+            "EXAMPLES": str(drover.TOP / "docs/examples"), "OTHER": str(suite.root / "other"),
             "PATH": f"{path}:{os.environ['PATH']}"}
 
 
@@ -97,6 +98,9 @@ def run_block(suite, block):
 @pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
 def test_page(suite, path):
     text = path.read_text()
+    other = drover.Suite(suite.root / "other") if "$OTHER" in text else None
+    if other:
+        other.start()
     for block in blocks(path):
         if path.suffix == ".md":
             fresh = run_block(suite, block)
@@ -106,6 +110,7 @@ def test_page(suite, path):
             text = text.replace(block, fresh)
     if text != path.read_text() and os.environ.get("REWRITE_GOLDEN"):
         path.write_text(text)
+    assert other is None or other.finish() == []
 
 
 def test_displays_are_commands_or_say_so():
