@@ -18,6 +18,7 @@
 #include "base/strbuf.h"
 #include "one/action.h"
 #include "one/host.h"
+#include "one/push.h"
 #include "one/view.h"
 #include "one/xml.h"
 
@@ -68,12 +69,13 @@ static void print_wilds(struct call *call, const struct view *v, struct strbuf *
 	}
 }
 
-/* Complete each time: who is missing does not run. */
+/* Complete each time: who is missing does not run. Changes until the next time are pushed. */
 static void print_status(struct call *call, const struct view *v, struct strbuf *sb)
 {
 	json_t *vm;
 	size_t i;
 
+	push_start(call);
 	strbuf_printf(sb, "SYNC_STATE=yes\nMISSING_STATE=%s\n", v->sure ? "POWEROFF" : "UNKNOWN");
 	json_array_foreach (v->vms, i, vm) {
 		put_vm(sb, vm);

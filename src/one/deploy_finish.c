@@ -274,6 +274,22 @@ static void display(struct deploy *d)
 		json_put_int(d->vm, "vnc_port", 0);
 }
 
+/* With room for more the machine has it all, and the balloon takes the difference. */
+static void memory(struct deploy *d)
+{
+	json_int_t most = json_get_int(d->vm, ".ram_max", 0), ram = json_get_int(d->vm, "ram", 0);
+	const char *mode = json_get_str(d->vm, ".resize_mode", "BALLOONING");
+
+	if (!ram)
+		missing(d, "", "there is no MEMORY");
+	if (most > ram && strcasecmp(mode, "BALLOONING") == 0) {
+		json_put_int(d->vm, "balloon", ram);
+		json_put_int(d->vm, "ram", most);
+	}
+	if (json_get_int(d->vm, "balloon", 0) >= json_get_int(d->vm, "ram", 0))
+		(void)json_object_del(d->vm, "balloon");
+}
+
 static void policy(struct deploy *d)
 {
 	bool local = str_eq(json_get_str(d->vm, ".clock", ""), "localtime") ||
@@ -281,8 +297,6 @@ static void policy(struct deploy *d)
 
 	if (!json_object_get(d->vm, "vcpus") && json_object_get(d->vm, ".vcpus_max"))
 		json_put_int(d->vm, "vcpus", json_get_int(d->vm, ".vcpus_max", 1));
-	if (!json_object_get(d->vm, "ram"))
-		missing(d, "", "there is no MEMORY");
 	if (!d->has_acpi)
 		json_put_bool(d->vm, "acpi", false);
 	if (local)
@@ -317,6 +331,7 @@ void deploy_finish(struct deploy *d, const struct deploy_dialect *dialect)
 	firmware(d);
 	cmdline(d);
 	display(d);
+	memory(d);
 	policy(d);
 	json_array_foreach (d->disks, i, one)
 		deploy_finish_hidden(one);

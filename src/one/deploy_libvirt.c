@@ -26,7 +26,7 @@ static const struct deploy_row rows[] = {
 	{ "cputune/emulatorpin", NULL, NULL, NULL },
 	{ "memory", take_kib, "ram", NULL },
 	{ "maxMemory", NULL, NULL, NULL }, /* room for hot-plug; resize says what it cannot */
-	{ "currentMemory", NULL, NULL, NULL },
+	{ "currentMemory", take_kib, "balloon", NULL },
 	{ "os", NULL, NULL, NULL },
 	{ "os@firmware", take_str, ".firmware", NULL },
 	{ "os/type", take_word, ".hvm", words_arch },

@@ -14,6 +14,8 @@ static const struct deploy_row rows[] = {
 	{ "NAME", take_str, "alias", NULL },
 	{ "VMID", take_int, ".vmid", NULL },
 	{ "MEMORY", take_int, "ram", NULL },
+	{ "MEMORY_MAX", take_int, ".ram_max", NULL },
+	{ "MEMORY_RESIZE_MODE", take_str, ".resize_mode", NULL },
 	{ "VCPU", take_int, "vcpus", NULL },
 	{ "CPU", take_shares, "cpu_shares", NULL },
 	{ "CPU_MODEL/MODEL", take_cpu, "cpu_type", NULL },

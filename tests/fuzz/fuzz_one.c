@@ -13,8 +13,10 @@
 
 #include "base/base64.h"
 #include "base/err.h"
+#include "base/json.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "one/deploy.h"
 #include "one/driver_message.h"
 #include "one/driver_options.h"
 #include "one/driver_plan.h"
@@ -86,6 +88,21 @@ static void check_line(const char *line, size_t len)
 	message_done(&m);
 }
 
+static int nothing(const char *path)
+{
+	return -1;
+}
+
+static void check_deployment(const uint8_t *data, size_t size)
+{
+	const struct deploy_place place = {.sysdir = "/ds/0/7", .exists = nothing};
+	AUTO_JSON json_t *payload = NULL;
+	struct err err = {0};
+	int r = deploy_read((const char *)data, size, &place, &payload, &err);
+
+	require(r == 0 ? json_is_object(payload) : *err.msg != '\0', "a payload or a reason");
+}
+
 static void check_xml(const uint8_t *data, size_t size)
 {
 	AUTO_FREE char *coded = base64_encode(data, size), *back = NULL;
@@ -95,6 +112,7 @@ static void check_xml(const uint8_t *data, size_t size)
 	require(base64_decode(coded, strlen(coded), &back, &len, NULL) == 0 && len == size &&
 			memcmp(back, data, size) == 0,
 		"base64 there and back");
+	check_deployment(data, size);
 	for (unsigned i = 0; (a = action_at(i)); i++) {
 		AUTO_FREE char *old = xasprintf("%s 7 %s", a->word, coded);
 		AUTO_FREE char *new = xasprintf("%s  7 %s", a->word, coded);

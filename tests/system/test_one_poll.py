@@ -5,7 +5,10 @@ import base64
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
+import zlib
 
 import drover
 import pytest
@@ -98,6 +101,36 @@ def test_counters_and_sizes(suite, host):
                "FREEMEMORY NETRX NETTX DS_LOCATION_TOTAL_MB DS_LOCATION_USED_MB DS_LOCATION_FREE_MB".split():
         assert re.search(rf"^{key}=\S", five, re.M), key
     host.do("cancel", "one-7")
+
+
+def test_pushed(suite, host):
+    """A change reaches monitord by itself, once the status probe has been run; one process does it."""
+    monitord = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    monitord.bind(("127.0.0.1", 0))
+    monitord.settimeout(20)
+    config = (f"<MONITOR_CONFIGURATION><NETWORK><MONITOR_ADDRESS>127.0.0.1</MONITOR_ADDRESS><PORT>"
+              f"{monitord.getsockname()[1]}</PORT></NETWORK><HOST_ID>4</HOST_ID></MONITOR_CONFIGURATION>")
+
+    def told():
+        kind, status, number, _, coded = monitord.recv(65536).decode().split()
+        assert (kind, status, number) == ("STATE_VM", "SUCCESS", "4")
+        text = zlib.decompress(base64.b64decode(coded)).decode()
+        return vms(text)["one-7"]["STATE"]
+
+    host.disk(0)
+    for _ in range(2):
+        probe(host, "status", "drover", "4", "node1", stdin=config)
+    deadline, listeners = drover.Deadline(10), []
+    while not listeners:  # the second run has not started another
+        assert not deadline.over()
+        listeners = suite.http("vminfod", "GET", "/status").json()["eventsListeners"]
+    assert len(listeners) == 1
+    host.deploy()
+    assert told() == "RUNNING"
+    os.kill(suite.vm(suite.uuid("one-7"))["pid"], signal.SIGKILL)
+    assert told() in ("FAILURE", "POWEROFF")
+    suite.kill9("vminfod")  # with its stream the process ends
+    monitord.close()
 
 
 def test_system(suite, host):
