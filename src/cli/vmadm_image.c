@@ -186,7 +186,7 @@ static int open_import(const char *file, int *ret, pid_t *ret_pump)
 	if (S_ISDIR(st.st_mode))
 		return cli_fail(EXIT_FAILED, "%s is a directory", file);
 	if (isatty(fd))
-		return cli_fail(EXIT_USAGE, "Will not take an image from a tty.");
+		return cli_fail(EXIT_USAGE, "Will not take an image from a terminal");
 	r = S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) ? 0 : send_on(&fd, ret_pump);
 	if (r < 0)
 		return cli_fail(EXIT_FAILED, "cannot start to read: %s", strerror(-r));
@@ -310,7 +310,7 @@ static int image_export(struct cli *cli)
 	int code;
 
 	if (!file && isatty(STDOUT_FILENO))
-		return cli_fail(EXIT_USAGE, "Cannot export an image to a TTY.");
+		return cli_fail(EXIT_USAGE, "Will not write an image to a terminal");
 	code = ask(cli, "GET", target, &reply);
 	if (code)
 		return code;

@@ -337,7 +337,7 @@ int daemon_lock(const char *program, const char *path, int *ret_fd, struct err *
 		*ret_fd = steal_fd(&fd);
 		return 0;
 	}
-	return err_set(err, EBUSY, "'%s' is replaced all the time", path);
+	return err_set(err, EBUSY, "'%s' is replaced by others all the time", path);
 }
 
 struct hangup {

@@ -119,9 +119,10 @@ static int add_socket(void *ctx, const char *value, struct err *err)
 	struct vmadmd *d = ctx;
 
 	if (!*value)
-		return err_set(err, EINVAL, "want a path");
+		return err_set(err, EINVAL, "socket: is empty (want a path)");
 	if (d->nsockets == SOCKETS_MAX)
-		return err_set(err, E2BIG, "at most %d sockets", SOCKETS_MAX);
+		return err_set(err, E2BIG, "socket: is given too often (want at most %d)",
+			       SOCKETS_MAX);
 	d->sockets[d->nsockets++] = value;
 	return 0;
 }

@@ -68,14 +68,14 @@ int worker_run(sd_event *event, const json_t *plan, int reply, run_done done, vo
 				  .timeout_ms = WORKER_MS};
 
 	if (in < 0)
-		return err_sys(err, -in, "cannot write down a plan");
+		return err_sys(err, -in, "cannot pass the plan of the network on");
 	return child_run(event, &spec, SAID_MAX, done, ctx, ret, err);
 }
 
 int worker_result(const struct child_exit *how, const char *errors, struct err *err)
 {
 	if (how->timed_out)
-		return err_set(err, ETIMEDOUT, "the host did not do it within %u s",
+		return err_set(err, ETIMEDOUT, "the host did not set up the network within %u s",
 			       WORKER_MS / 1000);
 	if (!how->known || how->code != CLD_EXITED || how->status != 0)
 		return err_set(err, EIO, "%.*s", errors[0] ? (int)strcspn(errors, "\n") : 99,
@@ -160,7 +160,7 @@ static int hand_over(const json_t *list, const int *fds, int to, struct err *err
 		int r = sock_send_fds(to, &index, sizeof(index), &fds[i], 1);
 
 		if (r < 0)
-			return err_sys(err, -r, "cannot hand a tap over");
+			return err_sys(err, -r, "cannot pass a tap interface on");
 	}
 	return 0;
 }
