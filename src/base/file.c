@@ -62,6 +62,36 @@ int file_read(const char *path, size_t max, char **ret_data, size_t *ret_len, st
 	return 0;
 }
 
+static ssize_t read_full(int fd, void *buf, size_t len, bool placed, uint64_t at)
+{
+	size_t got = 0;
+
+	while (got < len) {
+		char *to = (char *)buf + got;
+		ssize_t n = placed ? pread(fd, to, len - got, (off_t)(at + got))
+				   : read(fd, to, len - got);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		got += (size_t)n;
+	}
+	return (ssize_t)got;
+}
+
+ssize_t fd_read_full(int fd, void *buf, size_t len)
+{
+	return read_full(fd, buf, len, false, 0);
+}
+
+ssize_t fd_read_full_at(int fd, void *buf, size_t len, uint64_t at)
+{
+	return read_full(fd, buf, len, true, at);
+}
+
 int fd_write_all(int fd, const void *data, size_t len)
 {
 	const char *p = data;

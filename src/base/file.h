@@ -39,6 +39,13 @@ char *path_join(const char *dir, const char *name);
 
 bool file_exists(const char *path);
 
+/*
+ * Read until len bytes are there, or the end: fewer then. From the descriptor's position, or from
+ * byte at, which leaves the position. -errno.
+ */
+ssize_t fd_read_full(int fd, void *buf, size_t len);
+ssize_t fd_read_full_at(int fd, void *buf, size_t len, uint64_t at);
+
 /* Write all of it to a descriptor that blocks; -errno. */
 int fd_write_all(int fd, const void *data, size_t len);
 

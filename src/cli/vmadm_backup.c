@@ -214,28 +214,14 @@ static int outcome(struct cli *cli, const char *job, struct err *err)
 
 /* --- its beginning --- */
 
-static bool get(int fd, void *buf, size_t len)
-{
-	size_t got = 0;
-
-	while (got < len) {
-		ssize_t n = read(fd, (char *)buf + got, len - got);
-
-		if (n == 0 || (n < 0 && errno != EINTR))
-			return false;
-		got += n > 0 ? (size_t)n : 0;
-	}
-	return true;
-}
-
 /* The stream's beginning up to its head, which names the VM; vmadmd judges all of it. */
 static int read_head(int fd, struct strbuf *begun, json_t **ret, struct err *err)
 {
 	char head[MAGIC_LEN + HEADER_LEN];
 	uint64_t len;
 
-	if (!get(fd, head, sizeof(head)) || memcmp(head, "DROVER-STREAM-", 14) != 0 ||
-	    memcmp(head + MAGIC_LEN, "HEAD", 4) != 0)
+	if (fd_read_full(fd, head, sizeof(head)) != (ssize_t)sizeof(head) ||
+	    memcmp(head, "DROVER-STREAM-", 14) != 0 || memcmp(head + MAGIC_LEN, "HEAD", 4) != 0)
 		return err_set(err, EBADMSG, "this is no stream of a VM");
 	memcpy(&len, head + MAGIC_LEN + 4, sizeof(len));
 	len = le64toh(len);
@@ -243,7 +229,7 @@ static int read_head(int fd, struct strbuf *begun, json_t **ret, struct err *err
 		return err_set(err, EBADMSG, "the stream is damaged: its head is too long");
 	strbuf_add(begun, head, sizeof(head));
 	strbuf_reserve(begun, len);
-	if (!get(fd, begun->data + begun->len, len))
+	if (fd_read_full(fd, begun->data + begun->len, len) != (ssize_t)len)
 		return err_set(err, EBADMSG, "the stream is cut off");
 	begun->len += len;
 	if (json_parse_object(begun->data + sizeof(head), len, "head", ret, NULL) < 0)

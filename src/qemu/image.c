@@ -67,25 +67,6 @@ static int bad_header(struct err *err, const char *path, const char *why)
 	return err_set(err, EINVAL, "'%s' is a damaged qcow2 image: %s", path, why);
 }
 
-/* Up to len bytes from at; fewer at the end of the file. */
-static ssize_t read_at(int fd, void *buf, size_t len, uint64_t at)
-{
-	size_t got = 0;
-
-	while (got < len) {
-		ssize_t n = pread(fd, (char *)buf + got, len - got, (off_t)(at + got));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		got += (size_t)n;
-	}
-	return (ssize_t)got;
-}
-
 static int read_backing(int fd, const char *path, const uint8_t *h, struct image_info *info,
 			struct err *err)
 {
@@ -98,7 +79,7 @@ static int read_backing(int fd, const char *path, const uint8_t *h, struct image
 		return bad_header(err, path, "the backing name is empty or over 1023 bytes");
 	if (at >= cluster || len > cluster - at)
 		return bad_header(err, path, "the backing name lies outside the first cluster");
-	if (read_at(fd, info->backing, len, at) != (ssize_t)len)
+	if (fd_read_full_at(fd, info->backing, len, at) != (ssize_t)len)
 		return bad_header(err, path, "the backing name is cut off");
 	if (memchr(info->backing, '\0', len))
 		return bad_header(err, path, "the backing name holds a NUL byte");
@@ -181,7 +162,7 @@ int image_probe(const char *path, struct image_info *ret, struct err *err)
 	r = read_sizes(fd, path, &info, err);
 	if (r < 0)
 		return r;
-	len = read_at(fd, h, sizeof(h), 0);
+	len = fd_read_full_at(fd, h, sizeof(h), 0);
 	if (len < 0)
 		return err_sys(err, (int)-len, "cannot read image '%s'", path);
 	if (len >= 8 && memcmp(h, "QFI\xfb", 4) == 0)

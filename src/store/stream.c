@@ -120,25 +120,6 @@ int stream_data(struct stream *s, const void *data, size_t len, struct err *err)
 	return 0;
 }
 
-/* As much as there is up to len, until it ends; -errno. */
-static ssize_t read_full(int fd, void *buf, size_t len)
-{
-	size_t got = 0;
-
-	while (got < len) {
-		ssize_t n = read(fd, (char *)buf + got, len - got);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		got += (size_t)n;
-	}
-	return (ssize_t)got;
-}
-
 int stream_copy_in(struct stream *s, int in, uint64_t *ret_bytes, struct err *err)
 {
 	uint64_t bytes = 0;
@@ -148,7 +129,7 @@ int stream_copy_in(struct stream *s, int in, uint64_t *ret_bytes, struct err *er
 	if (!s->buffer)
 		s->buffer = xmalloc(STREAM_DATA_MAX);
 	do {
-		n = read_full(in, s->buffer, STREAM_DATA_MAX);
+		n = fd_read_full(in, s->buffer, STREAM_DATA_MAX);
 		if (n < 0)
 			return err_sys(err, (int)-n, "cannot read what the stream is made of");
 		if (n > 0)
@@ -170,7 +151,7 @@ int stream_append(struct stream *s, int fd, struct err *err)
 	*s = (struct stream){.fd = fd};
 	if (lseek(fd, -STREAM_SUM, SEEK_END) < 0)
 		return err_sys(err, errno, "cannot go to the end of the stream");
-	if (read_full(fd, s->sum, sizeof(s->sum)) != STREAM_SUM)
+	if (fd_read_full(fd, s->sum, sizeof(s->sum)) != STREAM_SUM)
 		return err_set(err, EBADMSG, "the stream is cut off");
 	return 0;
 }
@@ -184,7 +165,7 @@ static int cut(struct err *err)
 
 static int get(struct stream *s, void *buf, size_t len, struct err *err)
 {
-	ssize_t n = read_full(s->fd, buf, len);
+	ssize_t n = fd_read_full(s->fd, buf, len);
 
 	if (n < 0)
 		return err_sys(err, (int)-n, "cannot read it");
@@ -258,7 +239,7 @@ int stream_next(struct stream *s, struct stream_item *ret, struct err *err)
 	*ret = (struct stream_item){.type = (enum stream_record)i, .data = s->buffer, .len = len};
 	if (ret->type == STREAM_DATA)
 		return 0;
-	if (ret->type == STREAM_DONE && read_full(s->fd, &more, 1) != 0)
+	if (ret->type == STREAM_DONE && fd_read_full(s->fd, &more, 1) != 0)
 		return err_set(err, EBADMSG, "it is damaged: something follows its end");
 	return json_parse_object(s->buffer, len, "its description", &ret->json, err);
 }

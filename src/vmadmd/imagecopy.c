@@ -76,29 +76,10 @@ static int put(struct copy *w, const uint8_t *data, size_t len, struct err *err)
 	return 0;
 }
 
-/* len bytes, fewer at the end; -errno. */
-static ssize_t take(void *buf, size_t len)
-{
-	size_t got = 0;
-
-	while (got < len) {
-		ssize_t n = read(WORKER_FD, (char *)buf + got, len - got);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		got += (size_t)n;
-	}
-	return (ssize_t)got;
-}
-
 static int copy_plain(struct copy *w, struct err *err)
 {
 	for (;;) {
-		ssize_t n = take(w->buf, IMAGE_FRAME_MAX);
+		ssize_t n = fd_read_full(WORKER_FD, w->buf, IMAGE_FRAME_MAX);
 		int r = n > 0 ? put(w, w->buf, (size_t)n, err) : 0;
 
 		if (n < 0)
@@ -115,12 +96,12 @@ static int copy_frames(struct copy *w, struct err *err)
 		uint32_t len = 0;
 		int r;
 
-		if (take(&len, sizeof(len)) != (ssize_t)sizeof(len))
+		if (fd_read_full(WORKER_FD, &len, sizeof(len)) != (ssize_t)sizeof(len))
 			break;
 		len = be32toh(len);
 		if (len == 0)
 			return 0;
-		if (len > IMAGE_FRAME_MAX || take(w->buf, len) != (ssize_t)len)
+		if (len > IMAGE_FRAME_MAX || fd_read_full(WORKER_FD, w->buf, len) != (ssize_t)len)
 			break;
 		r = put(w, w->buf, len, err);
 		if (r < 0)
