@@ -160,3 +160,28 @@ void guest_publish(struct guest *g)
 	order_check(g->sup);
 	shutdown_check(g->sup);
 }
+
+static void add_problem(json_t *list, const char *file, const char *name, const char *text)
+{
+	json_t *one = json_pack("{s:s, s:s}", "file", file, "text", text);
+
+	json_put_str(one, "name", name);
+	(void)json_array_append_new(list, one);
+}
+
+json_t *definition_problems(const struct supervisor *sup, bool of_known)
+{
+	const struct catalog_problem *list;
+	size_t n = catalog_problems(sup->catalog, &list);
+	json_t *j = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		add_problem(j, list[i].file, list[i].name, list[i].text);
+	for (size_t i = 0; of_known && i < catalog_count(sup->catalog); i++) {
+		const struct catalog_entry *e = catalog_at(sup->catalog, i);
+
+		if (e->error)
+			add_problem(j, e->vm->file, e->vm->name, e->error);
+	}
+	return j;
+}

@@ -476,21 +476,6 @@ static void post_reset(struct http_request *req, void *ctx)
 		reset_done(reset, r, NULL, NULL);
 }
 
-static json_t *problems_json(struct supervisor *sup)
-{
-	const struct catalog_problem *list;
-	size_t n = catalog_problems(sup->catalog, &list);
-	json_t *j = json_array();
-
-	for (size_t i = 0; i < n; i++) {
-		json_t *one = json_pack("{s:s, s:s}", "file", list[i].file, "text", list[i].text);
-
-		json_put_str(one, "name", list[i].name);
-		(void)json_array_append_new(j, one);
-	}
-	return j;
-}
-
 static void post_reload(struct http_request *req, void *ctx)
 {
 	struct supervisor *sup = ctx;
@@ -500,7 +485,7 @@ static void post_reload(struct http_request *req, void *ctx)
 		return;
 	(void)catalog_scan(sup->catalog, SIZE_MAX);
 	j = json_pack("{s:I, s:o}", "vms", (json_int_t)catalog_count(sup->catalog), "problems",
-		      problems_json(sup));
+		      definition_problems(sup, true));
 	http_reply_json(req, 200, j);
 }
 
@@ -514,11 +499,12 @@ static void get_status(struct http_request *req, void *ctx)
 	struct supervisor *sup = ctx;
 	const struct catalog_stats *files = catalog_stats(sup->catalog);
 	json_t *vms = json_array();
-	AUTO_JSON json_t *j = json_pack(
-		"{s:s, s:i, s:I, s:o, s:{s:I, s:I}, s:o, s:o}", "version", DROVER_VERSION, "pid",
-		(int)getpid(), "uptime_ms", (json_int_t)(clock_ms() - sup->started_ms), "accel",
-		accel_object(sup), "files", "lost", (json_int_t)files->lost, "overflows",
-		(json_int_t)files->overflows, "vms", vms, "problems", problems_json(sup));
+	AUTO_JSON json_t *j = json_pack("{s:s, s:i, s:I, s:o, s:{s:I, s:I}, s:o, s:o}", "version",
+					DROVER_VERSION, "pid", (int)getpid(), "uptime_ms",
+					(json_int_t)(clock_ms() - sup->started_ms), "accel",
+					accel_object(sup), "files", "lost", (json_int_t)files->lost,
+					"overflows", (json_int_t)files->overflows, "vms", vms,
+					"problems", definition_problems(sup, false));
 
 	for (const struct guest *g = sup->guests; g; g = g->next)
 		(void)json_array_append_new(vms, guest_object(g));

@@ -26,6 +26,10 @@ void route_applied(struct http_request *req, void *ctx);
 void route_plug_nic(struct http_request *req, void *ctx);
 void route_unplug_nic(struct http_request *req, void *ctx);
 
+/* --- facts.c --- */
+/* of_known: also of VMs that go on as their file was before, whose facts say "broken". */
+json_t *definition_problems(const struct supervisor *sup, bool of_known);
+
 /* --- host.c --- */
 void post_shutdown_all(struct http_request *req, void *ctx);
 void post_upgrade(struct http_request *req, void *ctx);

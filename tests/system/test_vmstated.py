@@ -257,6 +257,7 @@ def test_broken_edit_keeps_the_last_good_definition(suite, guest_images):
         suite.write_definition("web0", "web0 { ram = ; }")
         vm = events.wait_vm("web0", lambda v: v.get("definition") == "broken")
         assert "config:1:" in vm["definition_error"] and vm["state"] == "running"
+        assert "config:1:" in suite.vmstatedctl("reload", check=1).stderr
         suite.vmadm("stop", "web0")
         refused = suite.vmstatedctl("start", "web0", check=None)
         assert refused.returncode != 0 and "broken" in refused.stderr
