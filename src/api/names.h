@@ -77,4 +77,5 @@
 #define FACT_SNAPSHOTS         "snapshots"         /* [{name, size, created_at, memory, parent?}] */
 #define FACT_SNAPSHOTS_CHANGED "snapshots_changed" /* time; counts for last_modified */
 #define FACT_PAUSED            "paused" /* {cause, disk, operation, reason, nospace, since} */
+#define FACT_AGENT  "agent"  /* {state, since, frozen?, addresses?: {MAC: [address]}} */
 #define FACT_VNC               "vnc" /* {host, port, display}; merged into info, not the object */

@@ -42,6 +42,8 @@ int cmd_stop(struct cli *cli);
 int cmd_reboot(struct cli *cli);
 int cmd_kill(struct cli *cli);
 int cmd_sysrq(struct cli *cli);
+/* vmadm_agent.c */
+int cmd_agent(struct cli *cli);
 /* vmadm_image.c */
 extern const struct cli_option image_options[];
 int cmd_image(struct cli *cli);

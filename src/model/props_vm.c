@@ -371,6 +371,8 @@ static const struct prop rows[] = {
 	  .doc = "State QEMU reports: running, paused, io-error, ..." },
 	{ RUNTIME("paused"), .show = SHOW_SET, .source = "design, section 6",
 	  .doc = "Why a running VM stands still: cause, disk, operation, reason, since." },
+	{ RUNTIME("agent"), .show = SHOW_SET, .source = "design, section 4",
+	  .doc = "The guest agent: state (up, silent, down), since, frozen, and addresses by MAC." },
 	{ RUNTIME("qmp"), .show = SHOW_SET, .source = "design, section 6",
 	  .doc = "\"unresponsive\" or \"busy\" while QEMU's monitor does not answer." },
 	{ RUNTIME("qmp_since"), .show = SHOW_SET, .source = "design, section 6",

@@ -265,8 +265,18 @@ static int answer(struct change *c, struct err *err)
 }
 
 static const change_step steps[] = {
-	live_step_lock, live_step_nodes, prepare,         live_step_job,    live_step_mark,
-	take,           send_stream,     snap_drop_nodes, live_step_unmark, answer,
+	live_step_lock,
+	live_step_nodes,
+	prepare,
+	live_step_job,
+	live_step_mark,
+	live_step_freeze,
+	take,
+	live_step_thaw,
+	send_stream,
+	snap_drop_nodes,
+	live_step_unmark,
+	answer,
 };
 
 const struct change_kind change_backup = {"backup", steps,     ARRAY_SIZE(steps),

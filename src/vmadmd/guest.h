@@ -14,6 +14,7 @@
 #include "vmadmd/info.h"
 #include "vmadmd/monitor.h"
 
+struct agent;
 struct err;
 struct guest_stats;
 struct metaport;
@@ -73,6 +74,7 @@ struct guest {
 	bool repairing;
 	struct vnc vnc;
 	struct metaport *metaport;                     /* NULL: not connected */
+	struct agent *agent;                           /* NULL: it does not run */
 	struct guest_stats *stats;                     /* NULL: never asked */
 	struct shared_query *queries[INFO_TYPE_COUNT]; /* of info, without an answer */
 };

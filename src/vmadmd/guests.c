@@ -14,6 +14,7 @@
 #include "base/strbuf.h"
 #include "net/feed.h"
 #include "store/catalog.h"
+#include "vmadmd/agent.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/ioerror.h"
 #include "vmadmd/live.h"
@@ -59,6 +60,7 @@ struct guest *guest_get(struct vmadmd *d, const char *uuid)
 static void guest_free(struct guest *g)
 {
 	metaport_close(g);
+	agent_close(g);
 	monitor_close(g);
 	ioerror_end(g);
 	vnc_close(g);
@@ -155,6 +157,7 @@ json_t *guest_own_facts(const struct guest *g)
 		json_object_set(facts, FACT_ZFS, g->zfs);
 	if (g->paused)
 		json_object_set(facts, FACT_PAUSED, g->paused);
+	agent_facts(g, facts);
 	snapshots_facts(g, facts);
 	json_decref(vnc);
 	return facts;
@@ -206,6 +209,7 @@ static void facts_set(struct guest *g, const json_t *facts)
 	g->stale = false;
 	monitor_update(g);
 	metaport_update(g);
+	agent_update(g);
 	transient_look(g);
 }
 
@@ -216,6 +220,7 @@ static void facts_gone(struct guest *g)
 	g->stale = false;
 	monitor_update(g);
 	metaport_update(g);
+	agent_update(g);
 	drop_if_empty(g);
 }
 

@@ -23,6 +23,7 @@
 #include "qemu/image.h"
 #include "store/catalog.h"
 #include "store/write.h"
+#include "vmadmd/agent.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/save.h"
 
@@ -381,6 +382,10 @@ void live_repair(struct vmadmd *d, const char *uuid, uint64_t delay_ms)
 	(void)timer_set(d->event, &g->repair, delay_ms, on_repair, g);
 }
 
+static void on_thawed(void *ctx, int r, const json_t *value, const struct err *err)
+{
+}
+
 void live_undo(struct change *c)
 {
 	struct live *l = c->live;
@@ -388,7 +393,9 @@ void live_undo(struct change *c)
 
 	if (l->paused && g)
 		live_send(g, "cont", NULL);
-	l->paused = false;
+	if (l->frozen && g)
+		(void)agent_thaw(g, on_thawed, NULL, NULL);
+	l->paused = l->frozen = false;
 	if (!l->marked)
 		return;
 	/* Its job ends when this has been worked off, not before. */

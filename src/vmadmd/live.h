@@ -38,6 +38,7 @@ struct live {
 	bool again;                           /* taken up from the journal */
 	bool running;                         /* QEMU is there; else c->guest_lock keeps it away */
 	bool paused;                          /* by us: to go on when this ends */
+	bool frozen;                          /* by us: to be thawed when this ends */
 	struct live_disk disks[VM_DISKS_MAX]; /* that can be written */
 	size_t ndisks;
 	char *vars;     /* file of the firmware's variables, NULL: none */
@@ -82,6 +83,12 @@ int live_step_job(struct change *c, struct err *err);
 int live_step_mark(struct change *c, struct err *err); /* writes l->journal */
 int live_step_unmark(struct change *c, struct err *err);
 int live_step_publish(struct change *c, struct err *err);
+/*
+ * A guest that runs with an agent writes out what it holds and keeps still; one that will not is
+ * taken as it is. Thaw: it goes on; the agent's own limit sees to it in any case.
+ */
+int live_step_freeze(struct change *c, struct err *err);
+int live_step_thaw(struct change *c, struct err *err);
 /* -ENOTSUP naming the disk that holds no snapshots. */
 int live_qcow2_only(const struct change *c, struct err *err);
 const struct live_disk *live_disk_by_path(const struct live *l, const char *path);

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "api/names.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -19,6 +20,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "daemon/daemon.h"
+#include "vmadmd/agent.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
 
@@ -101,6 +103,59 @@ int live_try(struct change *c, const char *command, json_t *arguments, int fd, l
 	const struct live_call how = {.answer = then};
 
 	return ask(c, command, arguments, fd, &how, err);
+}
+
+/* --- the guest's agent --- */
+
+static int ask_frost(struct change *c, bool freeze, live_answer answer, struct err *err)
+{
+	struct live_call *call = xcalloc(1, sizeof(*call));
+	struct guest *g = live_guest(c);
+	int r;
+
+	*call = (struct live_call){.c = c, .answer = answer, .next = c->live->calls};
+	r = freeze ? agent_freeze(g, AGENT_FREEZE_MS, on_answer, call, err)
+		   : agent_thaw(g, on_answer, call, err);
+	if (r < 0) {
+		free(call);
+		return r;
+	}
+	c->live->calls = call;
+	return STEP_WAIT;
+}
+
+static void on_frozen(struct change *c, int r, const json_t *value, const struct err *err)
+{
+	if (r < 0)
+		log_warn("vm=%s not frozen, taken as it is: %s", c->uuid, err_text(err, r));
+	c->live->frozen = r == 0;
+	live_point("frozen");
+	change_next(c);
+}
+
+int live_step_freeze(struct change *c, struct err *err)
+{
+	const struct guest *g = live_guest(c);
+	int r;
+
+	if (!c->live->running || c->live->memory > 0 || !agent_answers(g) || agent_frozen(g) ||
+	    !str_eq(json_get_str(g->facts, FACT_RUN_STATE, ""), "running"))
+		return 0;
+	r = ask_frost(c, true, on_frozen, NULL);
+	return r < 0 ? 0 : r;
+}
+
+static void on_thawed(struct change *c, int r, const json_t *value, const struct err *err)
+{
+	c->live->frozen = false; /* a refusal is repeated by the agent's keeper */
+	change_next(c);
+}
+
+int live_step_thaw(struct change *c, struct err *err)
+{
+	int r = c->live->frozen ? ask_frost(c, false, on_thawed, NULL) : 0;
+
+	return r < 0 ? 0 : r;
 }
 
 /* --- jobs in QEMU --- */

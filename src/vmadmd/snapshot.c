@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "store/catalog.h"
+#include "vmadmd/agent.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
 #include "vmadmd/snapshot.h"
@@ -339,6 +340,13 @@ static void on_size(struct change *c, const json_t *value)
 	change_next(c);
 }
 
+/* It was still at rest when all was taken: the limit may have passed. */
+static int look_frozen(struct change *c, struct err *err)
+{
+	json_put_bool(c->live->entry, "frozen", c->live->frozen && agent_frozen(live_guest(c)));
+	return 0;
+}
+
 static int measure(struct change *c, struct err *err)
 {
 	return c->live->memory ? live_ask(c, "query-block", NULL, on_size, err) : 0;
@@ -359,10 +367,13 @@ static const change_step create_steps[] = {
 	live_step_job,
 	live_step_mark,
 	snap_step_busy,
+	live_step_freeze,
 	stand_still,
 	take,
 	keep_vars,
 	go_on,
+	look_frozen,
+	live_step_thaw,
 	measure,
 	snap_step_calm,
 	record,

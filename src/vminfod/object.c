@@ -216,15 +216,18 @@ static void put_volumes(json_t *object, const struct vm *vm, const json_t *zfs)
 
 /* --- NICs --- */
 
-/* What the host saw a guest speak from, as vmstated tells. */
+/* What the guest's agent says, as vmadmd tells; else what the host saw it speak from. */
 static void put_addresses(json_t *object, const struct vm *vm, const json_t *facts)
 {
-	const json_t *of_mac = json_object_get(facts, FACT_ADDRESSES);
+	const json_t *seen = json_object_get(facts, FACT_ADDRESSES);
+	const json_t *said = json_object_get(json_object_get(facts, FACT_AGENT), FACT_ADDRESSES);
 	json_t *list = json_object_get(object, "nics");
 
-	for (size_t i = 0; of_mac && i < vm->nnics; i++) {
-		json_t *addresses = json_object_get(of_mac, vm->nics[i]->mac);
+	for (size_t i = 0; (seen || said) && i < vm->nnics; i++) {
+		json_t *addresses = json_object_get(said, vm->nics[i]->mac);
 
+		if (json_array_size(addresses) == 0)
+			addresses = json_object_get(seen, vm->nics[i]->mac);
 		if (json_array_size(addresses))
 			(void)json_object_set(json_array_get(list, i), FACT_ADDRESSES, addresses);
 	}

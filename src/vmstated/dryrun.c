@@ -60,7 +60,7 @@ static void imagine_fds(const struct vm *vm, const struct bhyve *bhyve, struct q
 				 .qmp = FIRST_FD + 1,
 				 .ttya = consoles > 0 ? FIRST_FD + 2 : -1,
 				 .ttyb = consoles > 1 ? FIRST_FD + 3 : -1,
-				 .agent = -1,
+				 .agent = bhyve ? -1 : FIRST_FD + 5,
 				 .lock = FIRST_FD + 4};
 	for (size_t i = 0; i < ARRAY_SIZE(ret->taps); i++) {
 		char name[NIC_TAP_MAX];

@@ -150,6 +150,7 @@ static int listen_all(struct guest *g, struct qemu_fds *f, struct err *err)
 		{"vm.qmp", &f->qmp, true},
 		{"vm.ttya", &f->ttya, hardware_consoles(g) > 0},
 		{"vm.ttyb", &f->ttyb, hardware_consoles(g) > 1},
+		{"vm.agent", &f->agent, g->bhyve == NULL},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {

@@ -27,8 +27,8 @@
 
 void guest_remove_sockets(struct guest *g)
 {
-	static const char *const names[] = {"vm.mon",  "vm.qmp", "vm.ttya",
-					    "vm.ttyb", "vm.vnc", "events.in"};
+	static const char *const names[] = {"vm.mon",   "vm.qmp", "vm.ttya",  "vm.ttyb",
+					    "vm.agent", "vm.vnc", "events.in"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, names[i]);

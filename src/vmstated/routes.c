@@ -368,6 +368,22 @@ static void post_busy(struct http_request *req, void *ctx)
 	answer(&c, req, r, GOAL_RUNNING, 0, &err);
 }
 
+static void post_ready(struct http_request *req, void *ctx)
+{
+	struct err err = {0};
+	struct command c;
+	int r = 0;
+
+	if (!take_command(&c, req, ctx))
+		return;
+	if (!c.admin)
+		r = err_set(&err, EPERM, "only vmadmd and root tell that a guest is ready");
+	else if (c.guest->state == SUP_RUNNING && !c.guest->ready)
+		guest_now_ready(c.guest);
+	c.wait = false;
+	answer(&c, req, r, GOAL_RUNNING, 0, &err);
+}
+
 static void post_failreset(struct http_request *req, void *ctx)
 {
 	struct err err = {0};
@@ -547,6 +563,7 @@ static const struct http_route routes[] = {
 	 "For vmadmd: takes that back end away, and tap and filter with it."},
 	{"POST", "/vms/:id/busy", post_busy, false,
 	 "Its monitors will be silent for at most ms; 0: no longer."},
+	{"POST", "/vms/:id/ready", post_ready, false, "Its guest agent answers: it is ready."},
 	{"POST", "/vms/:id/failreset", post_failreset, false, "Leaves failure mode."},
 	{"GET", "/vms/:id/log", get_log, false,
 	 "Its log: ?boot=0 this start, -1 the one before; ?lines=N; ?follow=1."},

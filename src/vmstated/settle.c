@@ -127,7 +127,8 @@ static void judge(struct guest *g, const struct child_exit *how)
 /* QEMU removes its sockets when it ends in order and may; not after a kill. */
 static void remove_sockets(const struct guest *g)
 {
-	static const char *const names[] = {"vm.mon", "vm.qmp", "vm.ttya", "vm.ttyb", "vm.vnc"};
+	static const char *const names[] = {"vm.mon",  "vm.qmp",   "vm.ttya",
+					    "vm.ttyb", "vm.agent", "vm.vnc"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, names[i]);

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest agent: qemu-ga in a real guest, and one played by the test that lies."""
+
+import json
+import re
+import socket
+import subprocess
+
+import pytest
+
+import drover
+from conftest import lifetime
+
+
+def ask(suite, verb, body=None, status=200, vm="web0"):
+    reply = suite.http("vmadmd", "POST", f"/vm/{vm}/agent/{verb}", body)
+    assert reply.status == status, reply
+    return reply.json()
+
+
+def up(vm):
+    return vm.get("agent", {}).get("state") == "up"
+
+
+# --- a real guest ---
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, guest_images):
+    """A guest with its agent, a NIC with an address, a file system on a disk; and its shell."""
+    for suite in lifetime(tmp_path_factory.mktemp("agent") / "r"):
+        suite.start()
+        disk = suite.root / "data.qcow2"
+        raw = suite.root / "data.raw"
+        with open(raw, "wb") as file:
+            file.truncate(16 << 20)
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", raw], check=True)
+        subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, disk], check=True)
+        suite.write_definition("web0", suite.guest(
+            "drover.ignore-button drover.net=dhcp drover.agent", agent=True, stoptimeout=60, readyline="NEVER-SAID",
+            nic=['net0 { bridge = user; mac = "52:54:00:00:00:01"; }'],
+            disk=[f'root {{ path = "{disk}"; }}']))
+        suite.vmstatedctl("start", "web0", seconds=60)
+        with suite.events() as events:
+            events.wait_vm("web0", lambda vm: vm.get("ready"), 60, "ready by its agent")
+            with suite.console(suite.uuid("web0")) as console:
+                console.wait("guest# ", 60)
+                yield suite, events, console
+
+
+def run(suite, *words, check=0):
+    return suite.vmadm("agent", "web0", "exec", "--", *words, check=check)
+
+
+def mount(suite):
+    run(suite, "/bin/busybox", "sh", "-c",
+        "mount | grep -q /mnt || { busybox insmod /modules/virtio_blk.ko; "
+        "busybox mount -t ext4 /dev/vda /mnt; }")
+
+
+def test_addresses_and_programs(real):
+    suite, events, _ = real
+    vm = events.wait_vm("web0", lambda vm: vm["nics"][0].get("addresses"), 30, "addresses")
+    assert up(vm) and "10.0.2.15" in vm["nics"][0]["addresses"]
+    assert vm["agent"]["addresses"]["52:54:00:00:00:01"] == vm["nics"][0]["addresses"]
+    assert "answers" in suite.vmadm("agent", "web0", "ping").stderr
+    listed = suite.vmadm("agent", "web0", "addresses").stdout
+    assert re.search(r"^eth0 52:54:00:00:00:01 10\.0\.2\.15/24$", listed, re.M), listed
+    assert run(suite, "/bin/busybox", "echo", "one two").stdout == "one two\n"
+    failed = run(suite, "/bin/busybox", "sh", "-c", "echo oops >&2; exit 3", check=1)
+    assert "oops" in failed.stderr and "exit code 3" in failed.stderr
+    missing = run(suite, "/no/such", check=1)
+    assert "the guest agent says:" in missing.stderr and "/no/such" in missing.stderr
+    out = ask(suite, "exec", {"command": ["/bin/busybox", "cat"], "input": "fed"})
+    assert out["exitcode"] == 0 and out["out-data"] == "ZmVk"
+    late = ask(suite, "exec", {"command": ["/bin/busybox", "sleep", "30"], "timeout": 1}, 504)
+    assert "goes on in the guest" in late["error"]["message"]
+    suite.vmadm("agent", "web0", "set-time")
+
+
+@pytest.mark.parametrize("verb,body,says", [
+    ("dance", None, "want ping, addresses"),
+    ("freeze", {"limit": 0}, "body.limit: want 1 to 300"),
+    ("exec", {"command": []}, "body.command: want 1 to 256 words"),
+    ("exec", {"command": ["/bin/true", 7]}, "body.command[1]: want a string"),
+    ("exec", {"command": ["/bin/true"], "timeout": 99999}, "body.timeout: want 1 to 3600"),
+])
+def test_refused(real, verb, body, says):
+    assert says in ask(real[0], verb, body, 404 if verb == "dance" else 400)["error"]["message"]
+
+
+def test_freeze_is_bounded(real):
+    """It thaws at the limit, and at the hands of the next vmadmd when this one is killed."""
+    suite, events, _ = real
+    mount(suite)
+    assert ask(suite, "freeze", {"limit": 4})["filesystems"] == 1
+    assert "frozen already" in ask(suite, "freeze", None, 409)["error"]["message"]
+    events.wait_vm("web0", lambda vm: vm["agent"].get("frozen"), 10, "frozen")
+    events.wait_vm("web0", lambda vm: not vm["agent"].get("frozen"), 20, "thawed at the limit")
+    assert ask(suite, "freeze", {"limit": 300})["filesystems"] == 1
+    events.wait_vm("web0", lambda vm: vm["agent"].get("frozen"), 10, "frozen again")
+    suite.kill9("vmadmd")
+    suite.start("vmadmd")
+    events.wait_vm("web0", lambda vm: up(vm) and not vm["agent"].get("frozen"), 30, "taken up")
+    assert run(suite, "/bin/busybox", "touch", "/mnt/thawed").stderr == ""
+    assert "found frozen" in "".join(suite.outputs().values())
+
+
+def test_snapshot_of_disks_is_frozen(real):
+    """Without memory the file system is at rest: it needs no journal, and the guest goes on."""
+    suite, events, _ = real
+    mount(suite)
+    run(suite, "/bin/busybox", "sh", "-c", "echo kept > /mnt/kept")
+    suite.vmadm("create-snapshot", "--no-memory", "web0", "calm")
+    listed = suite.http("vmadmd", "GET", "/vm/web0/snapshots").json()["snapshots"]
+    assert [one["frozen"] for one in listed] == [True]
+    assert not suite.vm(suite.uuid("web0"))["agent"].get("frozen")
+    run(suite, "/bin/busybox", "sh", "-c", "echo more > /mnt/more; sync")
+    out = suite.root / "calm.raw"
+    subprocess.run(["qemu-img", "convert", "-U", "-l", "snapshot.name=vmsnap-calm", "-O", "raw",
+                    suite.root / "data.qcow2", out], check=True)
+    said = subprocess.run(["dumpe2fs", "-h", out], check=True, capture_output=True, text=True)
+    assert "needs_recovery" not in said.stdout
+    suite.vmadm("delete-snapshot", "web0", "calm")
+
+
+def test_shutdown_by_the_agent(real):
+    """A guest that does not hear the button is asked by its agent."""
+    suite, events, _ = real
+    suite.vmadm("stop", "web0", "-t", "60")
+    last = events.wait_vm("web0", lambda vm: vm["state"] == "stopped", 60)["last_exit"]
+    assert last["cause"] == "admin", last
+    assert "is asked to power off" in "".join(suite.outputs().values())
+    assert "agent" not in suite.vm(suite.uuid("web0"))
+
+
+# --- an agent that lies: the test, at its end of a fake QEMU's channel ---
+
+class Liar:
+    """What the guest's end of the agent's channel hears, and what it says."""
+
+    def __init__(self, cold):
+        self.path = str(cold.root / "agent")
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(self.path)
+        self.listener.listen(1)
+        self.port = self.sock = None
+        self.data = b""
+        cold.use_fake_qemu({"hand_over": {"agent": self.path}, "commands": {"query-chardev": {
+            "reply": [{"label": "agent", "filename": "unix", "frontend-open": True}]}}})
+
+    def boot(self):
+        assert drover.wait_readable(self.listener, drover.Deadline(20))
+        peer = self.listener.accept()[0]
+        _, fds, _, _ = socket.recv_fds(peer, 16, 1)
+        peer.close()
+        self.port = socket.socket(fileno=fds[0])
+        return self.meet()
+
+    def meet(self):
+        assert drover.wait_readable(self.port, drover.Deadline(20)), "vmadmd did not connect"
+        self.sock, self.data = self.port.accept()[0], b""
+        return self
+
+    def hear(self, want=None, seconds=20):
+        """The next command, or the next of that name: others are left without an answer."""
+        deadline = drover.Deadline(seconds)
+        while True:
+            while b"\n" not in self.data:
+                assert drover.wait_readable(self.sock, deadline), f"no {want}; {self.data[-200:]!r}"
+                got = self.sock.recv(65536)
+                assert got, "vmadmd left"
+                self.data += got
+            line, self.data = self.data.split(b"\n", 1)
+            command = json.loads(line.rpartition(b"\xff")[2])
+            if want in (None, command["execute"]):
+                return command
+
+    def say(self, value, raw=b""):
+        self.sock.sendall(raw + json.dumps(value).encode() + b"\n")
+
+    def sync(self, raw=b""):
+        number = self.hear("guest-sync-delimited")["arguments"]["id"]
+        self.say({"return": number}, raw + b"\xff")
+        return number
+
+    def serve(self, answers):
+        """Answer by name until all of answers were asked for."""
+        left = dict(answers)
+        while left:
+            command = self.hear()
+            name = command["execute"]
+            self.say({"return": left.pop(name)} if name in left else
+                     {"error": {"class": "CommandNotFound", "desc": f"no {name} here"}})
+
+
+@pytest.fixture
+def liar(cold):
+    played = Liar(cold)
+    cold.start()
+    cold.write_definition("web0", cold.guest(agent=True, nic=[
+        'net0 { bridge = user; mac = "52:54:00:00:00:01"; }']))
+    cold.vmstatedctl("start", "web0", seconds=60)
+    yield cold, played.boot()
+    cold.vmstatedctl("stop", "-F", "web0")
+
+
+def later(suite, verb, body=None):
+    """A request sent now: a function that gives (status, answer)."""
+    sock = drover.unix_connect(suite.socket("vmadmd"))
+    text = json.dumps(body or {})
+    sock.sendall(f"POST /vm/web0/agent/{verb} HTTP/1.0\r\nContent-Length: {len(text)}\r\n\r\n"
+                 f"{text}".encode())
+
+    def answer():
+        data = b""
+        sock.settimeout(30)
+        while part := sock.recv(65536):
+            data += part
+        head, _, rest = data.partition(b"\r\n\r\n")
+        return int(head.split()[1]), json.loads(rest)
+    return answer
+
+
+def test_old_bytes_and_garbage(liar):
+    """What was in the channel before the number is of earlier times; noise after it is no answer."""
+    suite, guest = liar
+    guest.sync(b'{"return": 7}\n{"return": {"half')
+    with suite.events() as events:
+        guest.serve({"guest-fsfreeze-status": "thawed", "guest-network-get-interfaces": [
+            {"name": "eth0", "hardware-address": "52:54:00:00:00:01", "ip-addresses": [
+                {"ip-address": "10.9.8.7"}, {"ip-address": "nonsense"}, {}]},
+            {"name": "x", "hardware-address": "52:54:00:00:00:99", "ip-addresses": [
+                {"ip-address": "10.9.8.8"}]}, 17]})
+        vm = events.wait_vm("web0", lambda vm: vm["nics"][0].get("addresses"), 10, "addresses")
+        assert vm["ready"] and vm["agent"]["addresses"] == {"52:54:00:00:00:01": ["10.9.8.7"]}
+    answer = later(suite, "ping")
+    guest.hear("guest-ping")
+    guest.sock.sendall(b'no json\n[1]\n{"event": "x"}\n\n{"return": {}}\n')
+    assert answer()[0] == 200
+    answer = later(suite, "exec", {"command": ["/bin/x"]})
+    guest.hear("guest-exec")
+    guest.say({"return": {"pid": "none"}})
+    status, body = answer()
+    assert status == 500 and "named no process" in body["error"]["message"]
+
+
+@pytest.mark.campaign
+def test_silence_and_late_answers(liar):
+    """A missed deadline: the number comes first again, and the late answer is nobody's."""
+    suite, guest = liar
+    guest.sync()
+    guest.serve({"guest-fsfreeze-status": "thawed", "guest-network-get-interfaces": []})
+    answer = later(suite, "ping")
+    guest.hear("guest-ping")
+    status, body = answer()
+    assert status == 504 and "did not answer within 5 s" in body["error"]["message"]
+    guest.say({"return": {}})
+    guest.sync()
+    answer = later(suite, "thaw")
+    guest.serve({"guest-fsfreeze-status": "thawed", "guest-fsfreeze-thaw": 4})
+    assert answer() == (200, {"filesystems": 4, "uuid": suite.uuid("web0")})
+    assert suite.vm(suite.uuid("web0"))["agent"]["state"] == "up"
+
+
+def test_freeze_without_an_answer_is_thawed(liar):
+    """Whether it froze is not known: it is thawed, again and again until that is answered."""
+    suite, guest = liar
+    guest.sync()
+    guest.serve({"guest-fsfreeze-status": "thawed", "guest-network-get-interfaces": []})
+    answer = later(suite, "freeze", {"limit": 1})
+    guest.hear("guest-fsfreeze-freeze")
+    assert answer()[0] == 504
+    guest.sync()
+    guest.hear("guest-fsfreeze-thaw")
+    guest.say({"error": {"class": "GenericError", "desc": "not now"}})
+    guest.hear("guest-fsfreeze-thaw")
+    guest.say({"return": 1})
+    with suite.events() as events:
+        events.wait_vm("web0", lambda vm: up(vm) and "frozen" not in vm["agent"], 10, "thawed")
+
+
+def test_endless_line(liar):
+    """A guest that floods costs a bounded buffer, and nobody else anything."""
+    suite, guest = liar
+    guest.sync()
+    guest.serve({"guest-fsfreeze-status": "thawed", "guest-network-get-interfaces": []})
+    answer = later(suite, "ping")
+    guest.hear("guest-ping")
+    guest.sock.settimeout(20)
+    for _ in range(26):
+        guest.sock.sendall(b"x" * (1 << 20))
+    assert suite.http("vmadmd", "GET", "/ping").status == 200
+    guest.sock.sendall(b'\n{"return": {}}\n')
+    assert answer()[0] == 200
