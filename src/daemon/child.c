@@ -137,6 +137,17 @@ static int join(const char *procs)
 	return fd >= 0 && write(fd, "0", 1) == 1 ? close(fd) : -1;
 }
 
+/* Beyond the hard limit only the privileged can. */
+static void limit_locked(rlim_t bytes)
+{
+	struct rlimit limit = {.rlim_cur = bytes, .rlim_max = bytes};
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit) == 0 || getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_MEMLOCK, &limit);
+}
+
 /* All but 0 to 2 and those kept: the end of the report tells the parent that all went well. */
 static void __attribute__((noreturn)) run_here(const struct child_spec *spec)
 {
@@ -166,6 +177,8 @@ static void __attribute__((noreturn)) child_side(const struct child_spec *spec, 
 		fail(fd, STEP_CGROUP);
 	if (spec->cpus && sched_setaffinity(0, sizeof(*spec->cpus), spec->cpus) < 0)
 		fail(fd, STEP_CPUS);
+	if (spec->memlock > 0)
+		limit_locked(spec->memlock);
 	if (spec->drop &&
 	    (setgroups(0, NULL) < 0 || setresgid(spec->gid, spec->gid, spec->gid) < 0 ||
 	     setresuid(spec->uid, spec->uid, spec->uid) < 0))

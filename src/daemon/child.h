@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <systemd/sd-event.h>
 
@@ -35,6 +36,7 @@ struct child_spec {
 	gid_t gid;
 	const char *cgroup_procs; /* join the control group of this file; NULL: stay in ours */
 	const cpu_set_t *cpus;    /* run on these; NULL: where we may */
+	rlim_t memlock;           /* bytes it may lock, at most what we may; 0: as we */
 	uint64_t timeout_ms;      /* 0: none; then the group (or process) is killed with SIGKILL */
 	int record;               /* of child_record_new, borrowed; 0: none */
 	int lock; /* one of keep: held by the program with a process lock; 0: none */

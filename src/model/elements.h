@@ -45,6 +45,8 @@ enum disk_preallocation {
 	PREALLOCATION_FULL
 };
 #define DISK_PREALLOCATION_COUNT 4
+enum disk_aio { AIO_AUTO, AIO_THREADS, AIO_NATIVE, AIO_IO_URING };
+#define DISK_AIO_COUNT 4
 enum disk_format { FORMAT_AUTO, FORMAT_RAW, FORMAT_QCOW2 };
 #define DISK_FORMAT_COUNT 3
 enum nic_model { NIC_VIRTIO, NIC_E1000, NIC_RTL8139 };
@@ -87,6 +89,7 @@ struct disk {
 	enum disk_model model;
 	enum disk_format format;
 	enum disk_preallocation preallocation;
+	enum disk_aio aio;
 	enum disk_cache cache;
 	bool discard;
 	bool readonly;

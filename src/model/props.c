@@ -37,6 +37,12 @@ const char *const disk_preallocation_names[] = {
 	[PREALLOCATION_FULL] = "full",
 };
 
+const char *const disk_aio_names[] = {
+	[AIO_AUTO] = "auto",
+	[AIO_THREADS] = "threads",
+	[AIO_NATIVE] = "native",
+	[AIO_IO_URING] = "io_uring",
+};
 const char *const disk_cache_names[] = {
 	[CACHE_WRITEBACK] = "writeback",
 	[CACHE_NONE] = "none",
@@ -90,6 +96,7 @@ _Static_assert(ARRAY_SIZE(disk_media_names) == DISK_MEDIA_COUNT, "names");
 _Static_assert(ARRAY_SIZE(disk_model_names) == DISK_MODEL_COUNT, "names");
 _Static_assert(ARRAY_SIZE(disk_error_names) == DISK_ERROR_COUNT, "names");
 _Static_assert(ARRAY_SIZE(disk_preallocation_names) == DISK_PREALLOCATION_COUNT, "names");
+_Static_assert(ARRAY_SIZE(disk_aio_names) == DISK_AIO_COUNT, "names");
 _Static_assert(ARRAY_SIZE(disk_cache_names) == DISK_CACHE_COUNT, "names");
 _Static_assert(ARRAY_SIZE(disk_format_names) == DISK_FORMAT_COUNT, "names");
 _Static_assert(ARRAY_SIZE(nic_model_names) == NIC_MODEL_COUNT, "names");

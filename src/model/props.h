@@ -112,6 +112,7 @@ int enum_value(const char *const *names, size_t count, const char *name); /* -EI
 extern const char *const disk_media_names[];
 extern const char *const disk_model_names[];
 extern const char *const disk_preallocation_names[];
+extern const char *const disk_aio_names[];
 extern const char *const disk_cache_names[];
 extern const char *const disk_error_names[];
 extern const char *const disk_format_names[];

@@ -82,6 +82,10 @@ static const struct prop disk_rows[] = {
 	  .doc = "How much of a new disk is laid out when it is made." },
 	{ D_ENUM("cache", cache, disk_cache, disk_cache_names, DISK_CACHE_COUNT), .set = CU_RESTART,
 	  .show = SHOW_SET, .source = "design, section 4", .doc = "Cache mode of the host." },
+	{ D_ENUM("aio", aio, disk_aio, disk_aio_names, DISK_AIO_COUNT), .set = CU_RESTART,
+	  .show = SHOW_SET, .source = "qemu-block-drivers(7), aio",
+	  .doc = "How QEMU waits for a file or device: threads, native (cache none or directsync only), "
+		 "io_uring where the kernel allows it; auto is native where it can be, else threads." },
 	{ D_BOOL("discard", discard), .set = CU_RESTART, .show = SHOW_TRUE,
 	  .source = "design, section 4", .doc = "Give space the guest frees back to the host." },
 	{ D_BOOL("readonly", readonly), .set = CU_RESTART, .show = SHOW_TRUE,

@@ -77,7 +77,8 @@ static const struct prop rows[] = {
 	{ U32("max_locked_memory", max_locked_memory_mib), .unit = "MiB", .max = 8 << 20,
 	  .set = CU_LIVE, .show = SHOW_ALWAYS, .column = "MAX_LOCKED", .width = 10,
 	  .source = "vmadm(8), max_locked_memory",
-	  .doc = "Limit of locked memory; max_physical_memory when not given, never more than it." },
+	  .doc = "Limit of memory QEMU may lock (RLIMIT_MEMLOCK, as far as vmstated may raise it); "
+		 "max_physical_memory when not given, never more than it." },
 	{ U32("max_swap", max_swap_mib), .unit = "MiB", .max = 16 << 20, .set = CU_LIVE,
 	  .show = SHOW_ALWAYS, .column = "MAX_SWAP", .width = 8, .source = "vmadm(8), max_swap",
 	  .doc = "Limit of memory and swap together; max_physical_memory when not given, never less." },

@@ -87,6 +87,12 @@ static int check_disk(struct build *b, size_t i, const struct disk *d)
 			       "disks[%zu].readonly: no IDE disk is read-only (want virtio, scsi "
 			       "or media cdrom)",
 			       i);
+	if (d->aio == AIO_NATIVE && !caches[d->cache].direct)
+		return err_set(
+			b->err, EINVAL,
+			"disks[%zu].aio: native works past the page cache only (want cache none "
+			"or directsync, or aio threads or io_uring)",
+			i);
 	if (d->iothread && attached_as(d) != DISK_VIRTIO)
 		return err_set(b->err, EINVAL, "disks[%zu].iothread: only model virtio has one", i);
 	return d->path && d->path[0] ? check_path(b, i, d) : 0;
@@ -114,12 +120,27 @@ static bool is_device(const char *path)
 }
 
 /* Native AIO exists without the page cache only. */
+static const char *aio_of(const struct disk *d)
+{
+	switch (d->aio) {
+	case AIO_THREADS:
+		return "threads";
+	case AIO_NATIVE:
+		return "native";
+	case AIO_IO_URING:
+		return "io_uring";
+	case AIO_AUTO:
+		break;
+	}
+	return caches[d->cache].direct ? "native" : "threads";
+}
+
 static json_t *file_node(const struct disk *d, const char *name)
 {
 	json_t *j = node(d, is_device(d->path) ? "host_device" : "file", name);
 
 	json_put_str(j, "filename", d->path);
-	json_put_str(j, "aio", caches[d->cache].direct ? "native" : "threads");
+	json_put_str(j, "aio", aio_of(d));
 	return j;
 }
 

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/statfs.h>
 
 #include "base/cpus.h"
@@ -262,6 +263,16 @@ static void changed(void *ctx, const struct child_exit *how, const char *out, co
 		log_warn("limits not changed: %.300s", errors);
 }
 
+/* No group counts this: it is a limit of the process. */
+static void change_locked(const struct guest *g)
+{
+	rlim_t bytes = (rlim_t)g->started->max_locked_memory_mib << 20;
+	struct rlimit limit = {.rlim_cur = bytes, .rlim_max = bytes};
+
+	if (prlimit(g->pid, RLIMIT_MEMLOCK, &limit, NULL) < 0)
+		log_debug("vm=%s max_locked_memory: %s", g->uuid, strerror(errno));
+}
+
 void cgroup_change(struct guest *g)
 {
 	AUTO_FREE char *group = group_of(g);
@@ -271,7 +282,10 @@ void cgroup_change(struct guest *g)
 	struct err err = {0};
 	json_t *files;
 
-	if (g->pid <= 0 || !g->started || !group || !file_exists(group))
+	if (g->pid <= 0 || !g->started)
+		return;
+	change_locked(g);
+	if (!group || !file_exists(group))
 		return;
 	there = controllers_of(g->sup->cgroup);
 	limits_of(g->started, list);

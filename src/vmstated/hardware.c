@@ -3,8 +3,11 @@
 #include "vmstated/hardware.h"
 
 #include <errno.h>
+#include <linux/io_uring.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/file.h"
@@ -49,6 +52,41 @@ void hardware_free(struct guest *g)
 	g->bhyve = NULL;
 }
 
+/* As QEMU will ask, which has no privilege. */
+static int check_uring(const struct guest *g)
+{
+	struct io_uring_params params = {0};
+	AUTO_FREE char *text = NULL;
+	int fd;
+
+	if (file_read("/proc/sys/kernel/io_uring_disabled", 16, &text, NULL, NULL, NULL) == 0 &&
+	    (text[0] == '2' || (text[0] == '1' && g->uid != 0)))
+		return -EPERM;
+	fd = (int)syscall(SYS_io_uring_setup, 1, &params);
+	if (fd < 0)
+		return -errno;
+	(void)close(fd);
+	return 0;
+}
+
+static int check_aio(const struct guest *g, struct err *err)
+{
+	const struct vm *vm = g->started;
+
+	for (size_t i = 0; i < vm->ndisks; i++) {
+		int r = vm->disks[i]->aio == AIO_IO_URING ? check_uring(g) : 0;
+
+		if (r < 0)
+			return err_sys(
+				err, -r,
+				"disks[%zu].aio: this host's kernel gives no io_uring (sysctl "
+				"kernel.io_uring_disabled, or a container's seccomp filter; use "
+				"aio = threads)",
+				i);
+	}
+	return 0;
+}
+
 int hardware_check_host(struct guest *g, struct err *err)
 {
 	AUTO_PROBLEMS struct problems p = {0};
@@ -66,7 +104,7 @@ int hardware_check_host(struct guest *g, struct err *err)
 			return err_sys(err, errno, "%s: cannot read '%s'", files[i].what,
 				       files[i].path);
 	}
-	return 0;
+	return check_aio(g, err);
 }
 
 int hardware_argv(struct guest *g, const struct qemu_fds *fds, struct argv *ret, struct err *err)

@@ -142,6 +142,7 @@ static int spawn(struct guest *g, const struct argv *argv, const struct inherite
 		spec.cpus = &cpus;
 	}
 	spec.cgroup_procs = procs;
+	spec.memlock = (rlim_t)g->started->max_locked_memory_mib << 20;
 	if (r < 0)
 		return r;
 	r = child_start(g->sup->event, &spec, qemu_ended, g, &g->qemu, err);

@@ -135,3 +135,19 @@ def test_no_room(cold):
         cold.stop("vmadmd")
     finally:
         subprocess.run(["umount", str(lib)], check=True)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("more", ["aio = threads; cache = none;", "aio = native; cache = none;",
+                                  "aio = io_uring;", "aio = io_uring; cache = none;"])
+def test_aio(cold, guest_images, more):
+    """A guest writes and reads back by each way of waiting for its disk."""
+    cold.start()
+    cold.write_definition("web0", cold.guest("drover.disk=/dev/vda",
+                                             disk=[f'a {{ size = 16; {more} }}']))
+    done = cold.vmstatedctl("start", "web0", seconds=60, check=None)
+    if done.returncode:
+        assert "disks[0].aio: this host's kernel gives no io_uring" in done.stderr
+        pytest.skip("no io_uring here")
+    cold.log_wait("web0", "DISK-OK", 90)
+    cold.vmstatedctl("stop", "-F", "web0")

@@ -4,6 +4,8 @@ tests have no controllers), CPUs, huge pages, and what is refused for want of th
 
 import os
 import pathlib
+import resource
+import subprocess
 
 import pytest
 
@@ -70,27 +72,34 @@ def test_limits_change_while_it_runs(cold):
     assert not (base / uuid).exists()
 
 
-@pytest.mark.parametrize("member,value,controller", [
-    ("cpu_cap", 50, "cpu"), ("zfs_io_priority", 200, "io"), ("max_lwps", 100, "pids")])
-def test_missing_controller(cold, member, value, controller):
+def test_missing_controller(cold):
     """What is asked for and cannot be had refuses the start; nothing asked for is no obstacle."""
     hierarchy(cold, "cpuset memory")
-    cold.write_definition("bad", cold.guest(maxrestart=0, onfailure="fail", **{member: value}))
+    for member, value, controller in [("cpu_cap", 50, "cpu"), ("zfs_io_priority", 200, "io"),
+                                      ("max_lwps", 100, "pids")]:
+        name = f"bad-{controller}"
+        cold.write_definition(name, cold.guest(maxrestart=0, onfailure="fail", **{member: value}))
+        why = (f"limits: {member}: the host's cgroup v2 hierarchy has no controller "
+               f"'{controller}' for guests")
+        assert why in cold.vmstatedctl("start", name, check=1).stderr
+        assert why in log_of(cold, name)
     cold.write_definition("good", cold.guest())
-    why = (f"limits: {member}: the host's cgroup v2 hierarchy has no controller '{controller}' "
-           "for guests")
-    assert why in cold.vmstatedctl("start", "bad", check=1).stderr
-    assert why in log_of(cold, "bad")
     cold.vmstatedctl("start", "good")
 
 
 def test_cpus(cold):
     cold.use_fake_qemu()
     cold.start()
-    cold.write_definition("one", cold.guest(cpu_affinity="0"))
+    cold.write_definition("one", cold.guest(cpu_affinity="0", max_locked_memory=640))
     cold.write_definition("bad", cold.guest(cpu_affinity="0,1000", maxrestart=0, onfailure="fail"))
     cold.vmstatedctl("start", "one")
-    assert os.sched_getaffinity(vm(cold, "one")["pid"]) == {0}
+    pid = vm(cold, "one")["pid"]
+    assert os.sched_getaffinity(pid) == {0}
+    may = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    raised = subprocess.run(["prlimit", f"--memlock={640 << 20}", "true"], capture_output=True,
+                            check=False)
+    assert resource.prlimit(pid, resource.RLIMIT_MEMLOCK)[0] == (may if raised.returncode
+                                                                 else 640 << 20)
     done = cold.vmstatedctl("start", "bad", check=1)
     assert "cpu_affinity: the host has no CPU 1000 (it has 0" in done.stderr
 

@@ -59,33 +59,41 @@ def test_two_guests(bridge):
     assert of_a in taps()
 
     console = suite.console(suite.uuid("a"))
-    ping(console, "-c 2 -W 5 10.9.0.3", True)
+    ping(console, "-c 1 -W 5 10.9.0.3", True)
     console.send("ping -c 1 -W 5 10.9.0.1\n")  # the host gets to know it
     with suite.events() as events:
         events.wait_vm("a", lambda o: o["nics"][0].get("addresses") == ["10.9.0.2"], 20, "address")
     # Another IP address, by which the other would answer.
     console.send("ip addr add 10.9.0.66/24 dev eth0\n")
-    ping(console, "-c 2 -W 1 -I 10.9.0.66 10.9.0.3", False)
+    ping(console, "-c 1 -W 1 -I 10.9.0.66 10.9.0.3", False)
     # Allowed while it runs.
     suite.write_definition("a", suite.guest("drover.net=10.9.0.2/24",
                                             nic=nic(2, "allow_ip_spoofing = yes;")))
     suite.log_wait("a", "network filter and limits changed")
-    ping(console, "-c 2 -W 5 -I 10.9.0.66 10.9.0.3", True)
+    ping(console, "-c 1 -W 5 -I 10.9.0.66 10.9.0.3", True)
     # Another Ethernet address.
     console.send("ip link set eth0 down; ip link set eth0 address 52:54:00:66:66:66; "
                  "ip link set eth0 up\n")
-    ping(console, "-c 2 -W 1 10.9.0.3", False)
+    ping(console, "-c 1 -W 1 10.9.0.3", False)
     console.sock.close()
+
+    # A second NIC while it runs, known to a vmstated that was not there then.
+    suite.vmadm("update", "b", stdin={"add_nics": [{"nic_tag": "br0", "model": "virtio"}]})
+    assert len(taps()) == len(tables()) == len(taps_of(vm(suite, "b")["pid"])) + 1 == 3
+    suite.kill9("vmstated")
+    suite.start("vmstated")
+    assert len(taps()) == len(tables()) == 3
 
     with suite.events() as events:
         os.kill(vm(suite, "a")["pid"], 9)
         events.wait_vm("a", lambda o: o.get("state") == "stopped", 20, "stopped")
     assert of_a not in links()
-    assert f"drover_{of_a}" not in tables() and len(tables()) == 1
+    assert f"drover_{of_a}" not in tables() and len(tables()) == 2
     suite.vmstatedctl("stop", "-F", "b")
     assert taps() == {} and tables() == []
 
 
+@pytest.mark.campaign
 def test_plugged(bridge):
     """A NIC on a bridge in and out of a running machine, its filter with it; nothing stays."""
     suite = bridge
@@ -241,22 +249,22 @@ def test_several_nics(bridge):
     assert tables() == []
 
 
-@pytest.mark.parametrize("bridge_name,more,why", [
-    ("br7", "", "nics[0]: bridge br7 does not exist on this host"),
-    ("dummy0", "", "nics[0]: interface dummy0 is no bridge"),
-    ("br0", "vlan_id = 12;", "nics[0]: vlan_id: bridge br0 does not filter VLANs"),
-])
-def test_refused(bridge, bridge_name, more, why):
+def test_refused(bridge):
     suite = bridge
     suite.use_fake_qemu()
     suite.start()
     ip("tuntap", "add", "dev", "dummy0", "mode", "tap")
-    suite.write_definition("web", suite.guest(maxrestart=0, onfailure="fail",
-                                              nic=nic(2, more, bridge_name)))
-    done = suite.vmstatedctl("start", "web", check=1)
-    assert why in done.stderr
-    assert why in log_of(suite, "web")
-    assert taps() == {} and tables() == []
+    for number, (bridge_name, more, why) in enumerate([
+            ("br7", "", "nics[0]: bridge br7 does not exist on this host"),
+            ("dummy0", "", "nics[0]: interface dummy0 is no bridge"),
+            ("br0", "vlan_id = 12;", "nics[0]: vlan_id: bridge br0 does not filter VLANs")]):
+        name = f"web{number}"
+        suite.write_definition(name, suite.guest(maxrestart=0, onfailure="fail",
+                                                 nic=nic(2 + number, more, bridge_name)))
+        done = suite.vmstatedctl("start", name, check=1)
+        assert why in done.stderr
+        assert why in log_of(suite, name)
+        assert taps() == {} and tables() == []
 
 
 IP4, ARP, IP6 = 0x0800, 0x0806, 0x86dd
