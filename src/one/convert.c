@@ -66,7 +66,8 @@ void take_feature(struct deploy *d, json_t *at, const struct deploy_row *row, co
 
 /* --- what follows from several elements --- */
 
-static void memory(struct deploy *d)
+/* A size of libvirt in MiB, 0 when it is none. */
+static json_int_t size_mib(const char *value, const char *unit)
 {
 	static const struct {
 		const char *unit;
@@ -84,16 +85,27 @@ static void memory(struct deploy *d)
 		     {"T", 1 << 20},
 		     {"b", 1.0 / (1 << 20)},
 		     {"bytes", 1.0 / (1 << 20)}};
-	const char *unit = json_get_str(d->vm, ".memory_unit", "KiB");
 	double number;
 
 	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
-		if (str_eq(units[i].unit, unit) &&
-		    deploy_number(json_get_str(d->vm, ".memory", ""), &number)) {
-			json_put_int(d->vm, "ram", (json_int_t)(number * units[i].mib + 0.999));
-			return;
-		}
-	NOTE(d, "memory", "is no size that is understood: ram has its default");
+		if (str_eq(units[i].unit, unit) && deploy_number(value, &number))
+			return (json_int_t)(number * units[i].mib + 0.999);
+	return 0;
+}
+
+static void memory(struct deploy *d)
+{
+	json_int_t ram = size_mib(json_get_str(d->vm, ".memory", ""),
+				  json_get_str(d->vm, ".memory_unit", "KiB"));
+	json_int_t now = size_mib(json_get_str(d->vm, ".current", ""),
+				  json_get_str(d->vm, ".current_unit", "KiB"));
+
+	if (ram > 0)
+		json_put_int(d->vm, "ram", ram);
+	else
+		NOTE(d, "memory", "is no size that is understood: ram has its default");
+	if (now > 0 && now < ram)
+		json_put_int(d->vm, "balloon", now);
 }
 
 static void cpus(struct deploy *d)

@@ -38,6 +38,8 @@ def nic(inside, kind="bridge"):
     ("<domain><name>a</name><memory unit='GiB'>2</memory></domain>", "ram = 2048;", None),
     ("<domain><name>a</name><memory unit='b'>134217728</memory></domain>", "ram = 128;", None),
     ("<domain><name>a</name><memory unit='furlong'>2</memory></domain>", "a {", "memory: "),
+    ("<domain><name>a</name><memory unit='GiB'>2</memory><currentMemory unit='M'>512</currentMemory>"
+     "</domain>", "balloon = 512;", None),
     (domain("<os><boot dev='network'/><boot dev='hd'/><boot dev='hd'/></os>"), "order=nc", None),
     (domain("<os><boot dev='fd'/></os>"), "a {", "os/boot@dev: 'fd' is not supported (want hd, cdrom"),
     (domain("<os firmware='efi'/>"), "OVMF_CODE.fd", None),
