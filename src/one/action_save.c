@@ -162,7 +162,6 @@ static int read_vm(struct call *call, const char *file, json_t **ret, struct err
 
 static int bring_back(struct call *call, json_t *payload, const char *file, struct err *err)
 {
-	AUTO_FREE char *dir = call_dir_of(file);
 	const char *id = json_get_str(payload, "name", "");
 	AUTO_JSON json_t *vm = NULL;
 	int r = ask_vm(call, id, &vm, err);

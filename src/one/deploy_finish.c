@@ -159,15 +159,13 @@ void deploy_finish_nic(struct deploy *d, json_t *nic, const struct deploy_dialec
 static bool boot_word(struct deploy *d)
 {
 	const char *boot = json_get_str(d->vm, ".boot", "");
-	bool nic = str_starts(boot, "nic");
-	json_int_t id = strtoll(boot + (nic ? 3 : 4), NULL, 10);
+	json_int_t id;
 	json_t *disk;
 	size_t i;
 
-	if (nic)
-		return true;
 	if (!str_starts(boot, "disk"))
-		return false;
+		return str_starts(boot, "nic");
+	id = strtoll(boot + strlen("disk"), NULL, 10);
 	json_array_foreach (d->disks, i, disk) {
 		if (json_get_int(disk, ".id", -1) == id)
 			json_put_bool(disk, "boot", true);
