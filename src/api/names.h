@@ -41,6 +41,12 @@
 #define CAUSE_SCAN       "scan" /* no event told of it */
 #define CAUSE_DISK       "disk" /* a disk was written, with qemu-img or so */
 
+/* vmadmd's journal in a VM's data directory; while it has the member, a text, no QEMU of the VM is
+ * started here but one that waits for its memory. */
+#define JOURNAL_FILE      "operation"
+#define JOURNAL_VERSION   1
+#define JOURNAL_KEEP_AWAY "keep_away"
+
 /*
  * Facts vmstated sends per VM (members absent when they do not apply). Those without a note are
  * members of the VM object under the same name.

@@ -90,6 +90,9 @@ static const struct command commands[] = {
 	  "Write memory and devices of a VM that runs into a file, and stop it." },
 	{ "restore", NULL, cmd_restore, 2, 2, restore_options, false, "[--force] VM FILE",
 	  "Start a VM with the memory of a file, where it was when it was saved." },
+	{ "migrate", NULL, cmd_migrate, 1, 2, migrate_options, false,
+	  "[--copy-disks] [--bandwidth MIB] [--downtime MS] VM DESTINATION | --force-here VM",
+	  "Let a VM that runs go on elsewhere: unix:/ROOT or ssh://[USER@]HOST[:PORT][/ROOT]." },
 	{ "reprovision", NULL, cmd_reprovision, 1, CLI_ANY, payload_options, false,
 	  "VM [-f FILE | image=IMAGE | image_uuid=UUID]",
 	  "Make the boot disk of a VM anew from an image; the other disks stay. A VM that runs is stopped\n"

@@ -60,8 +60,10 @@ int cmd_backup(struct cli *cli);
 int cmd_receive(struct cli *cli);
 /* vmadm_save.c */
 extern const struct cli_option restore_options[];
+extern const struct cli_option migrate_options[];
 int cmd_save(struct cli *cli);
 int cmd_restore(struct cli *cli);
+int cmd_migrate(struct cli *cli);
 /* vmadm_snapshot.c */
 extern const struct cli_option snapshot_options[];
 int cmd_create_snapshot(struct cli *cli);

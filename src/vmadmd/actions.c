@@ -250,7 +250,9 @@ static int run_pause(struct act *a, struct guest *g, struct err *err)
 
 static int run_resume(struct act *a, struct guest *g, struct err *err)
 {
-	return monitor_send(g, "cont", NULL, -1, on_qmp, a, err);
+	int r = live_kept_away(a->d, a->uuid, err);
+
+	return r < 0 ? r : monitor_send(g, "cont", NULL, -1, on_qmp, a, err);
 }
 
 static void on_vnc(void *ctx)

@@ -18,13 +18,14 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/change.h"
+#include "vmadmd/delete.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
 #include "vmadmd/zfs_dataset.h"
 
 /* A file written by hand that holds other VMs is not ours to cut; store_delete says so too late. */
-static int check_alone(struct change *c, struct err *err)
+int delete_check_alone(struct change *c, struct err *err)
 {
 	for (size_t i = 0; i < catalog_count(c->d->catalog); i++) {
 		const struct catalog_entry *e = catalog_at(c->d->catalog, i);
@@ -56,7 +57,7 @@ static int check(struct change *c, struct err *err)
 		return err_set(err, EBUSY,
 			       "the definition of VM %s is broken, repair it first: %.300s",
 			       c->uuid, e->error);
-	return check_alone(c, err);
+	return delete_check_alone(c, err);
 }
 
 static void on_stopped(void *ctx, int r, int status, const char *body, const struct err *err)
@@ -110,13 +111,13 @@ static int mark_files(struct change *c, struct err *err)
 	return r == 0 && dataset ? dataset_unmount(dataset, err) : r;
 }
 
-static int mark(struct change *c, struct err *err)
+int delete_mark(struct change *c, struct err *err)
 {
 	c->touched = c->marked = true;
 	return change_work(c, mark_files, NULL, err);
 }
 
-static int announce(struct change *c, struct err *err)
+int delete_announce(struct change *c, struct err *err)
 {
 	json_t *facts = json_object();
 
@@ -141,7 +142,7 @@ static int stored(struct change *c, struct err *err)
 	return 0;
 }
 
-static int store(struct change *c, struct err *err)
+int delete_store(struct change *c, struct err *err)
 {
 	return change_work(c, store_files, stored, err);
 }
@@ -180,7 +181,7 @@ static int forgotten(struct change *c, struct err *err)
 	return 0;
 }
 
-static int forget(struct change *c, struct err *err)
+int delete_forget(struct change *c, struct err *err)
 {
 	return change_work(c, forget_files, forgotten, err);
 }
@@ -219,8 +220,9 @@ static void undo(struct change *c)
 }
 
 static const change_step steps[] = {
-	step_lock, check,      step_job, step_stop,   step_guest_lock, mark,      announce,
-	step_seen, step_begin, store,    step_commit, forget,          step_seen, answer,
+	step_lock,   check,           step_job,  step_stop,  step_guest_lock,
+	delete_mark, delete_announce, step_seen, step_begin, delete_store,
+	step_commit, delete_forget,   step_seen, answer,
 };
 
 const struct change_kind change_delete = {"delete", steps, ARRAY_SIZE(steps), undo_files, undo};

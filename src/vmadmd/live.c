@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/names.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -25,9 +26,9 @@
 #include "store/write.h"
 #include "vmadmd/agent.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/migrate.h"
 #include "vmadmd/save.h"
 
-#define JOURNAL_VERSION 1
 #define REPAIR_AGAIN_MS 3000u
 
 struct live *live_new(void)
@@ -53,6 +54,9 @@ void live_free(struct live *l)
 	live_job_free(l->job);
 	live_calls_forget(l);
 	saving_free(l->saving);
+	until_free(l->until);
+	migrating_free(l->migrating);
+	arriving_free(l->arriving);
 	free_disks(l);
 	if (l->own_entry)
 		json_decref(l->entry);
@@ -69,10 +73,10 @@ struct guest *live_guest(struct change *c)
 
 void live_point(const char *place)
 {
-	const char *wanted = getenv("DROVER_TEST_KILL_AT");
-
-	if (wanted && strcmp(wanted, place) == 0)
+	if (str_eq(getenv("DROVER_TEST_KILL_AT"), place))
 		(void)raise(SIGKILL);
+	if (str_eq(getenv("DROVER_TEST_STOP_AT"), place))
+		(void)raise(SIGSTOP);
 }
 
 void live_point_worker(const char *place)
@@ -88,10 +92,10 @@ void live_point_worker(const char *place)
 
 static char *journal_path(const struct vmadmd *d, const char *uuid)
 {
-	return path_of_data(d->paths, uuid, LIVE_JOURNAL);
+	return path_of_data(d->paths, uuid, JOURNAL_FILE);
 }
 
-static json_t *journal_read(const struct vmadmd *d, const char *uuid)
+json_t *live_journal(const struct vmadmd *d, const char *uuid)
 {
 	AUTO_FREE char *path = journal_path(d, uuid);
 	json_t *journal = NULL;
@@ -104,7 +108,7 @@ static json_t *journal_read(const struct vmadmd *d, const char *uuid)
 	return r < 0 ? NULL : journal;
 }
 
-static int mark_files(struct change *c, struct err *err)
+int live_journal_write(struct change *c, struct err *err)
 {
 	AUTO_FREE char *path = journal_path(c->d, c->uuid);
 	int r = state_write(path, JOURNAL_VERSION, c->live->journal, c->d->sync, err);
@@ -122,7 +126,7 @@ int live_step_mark(struct change *c, struct err *err)
 {
 	c->live->marked = true;
 	c->stored = true; /* too late to cancel */
-	return change_work(c, mark_files, marked, err);
+	return change_work(c, live_journal_write, marked, err);
 }
 
 /* What came to its good end stays as the last one: its job's outcome, should we end right here. */
@@ -147,6 +151,15 @@ static int unmarked(struct change *c, struct err *err)
 int live_step_unmark(struct change *c, struct err *err)
 {
 	return c->live->marked ? change_work(c, unmark_files, unmarked, err) : 0;
+}
+
+int live_kept_away(const struct vmadmd *d, const char *uuid, struct err *err)
+{
+	AUTO_FREE char *path = journal_path(d, uuid);
+	AUTO_JSON json_t *journal = file_exists(path) ? live_journal(d, uuid) : NULL;
+	const char *why = json_get_str(journal, JOURNAL_KEEP_AWAY, NULL);
+
+	return why ? err_set(err, EBUSY, "VM %s must not run here: %.300s", uuid, why) : 0;
 }
 
 /* --- steps --- */
@@ -332,22 +345,26 @@ int live_step_nodes(struct change *c, struct err *err)
 
 /* --- taken up again --- */
 
-static const struct change_kind *const kinds[] = {&change_snapundo, &change_rollback,
-						  &change_snapdelete, &change_save_undo,
-						  &change_restore_undo};
-static const char *const operations[] = {"snapshot", "rollback", "delete-snapshot", "save",
-					 "restore"};
+static const struct {
+	const char *op;
+	const struct change_kind *kind;
+} repairs[] = {
+	{"snapshot", &change_snapundo},          {"rollback", &change_rollback},
+	{"delete-snapshot", &change_snapdelete}, {"save", &change_save_undo},
+	{"restore", &change_restore_undo},       {"migrate", &change_migrate_back},
+	{"arrive", &change_arrive_back},
+};
 
 static void repair(struct vmadmd *d, const char *uuid)
 {
-	AUTO_JSON json_t *journal = journal_read(d, uuid);
+	AUTO_JSON json_t *journal = live_journal(d, uuid);
 	struct change_by by;
 	struct live *l;
 
 	if (!journal)
 		return;
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
-		if (!str_eq(json_get_str(journal, "op", ""), operations[i]))
+	for (size_t i = 0; i < ARRAY_SIZE(repairs); i++) {
+		if (!str_eq(json_get_str(journal, "op", ""), repairs[i].op))
 			continue;
 		by.uid = (uid_t)json_get_int(journal, "uid", 0);
 		by.command = json_get_str(journal, "command", "repair");
@@ -357,8 +374,8 @@ static void repair(struct vmadmd *d, const char *uuid)
 		(void)snprintf(l->qemu_job, sizeof(l->qemu_job), "%s",
 			       json_get_str(journal, "qemu_job", ""));
 		l->journal = steal_ptr(journal);
-		log_warn("vm=%s %s was cut short: it is looked after", uuid, operations[i]);
-		change_order(d, kinds[i], uuid, &by, l, NULL);
+		log_warn("vm=%s %s was cut short: it is looked after", uuid, repairs[i].op);
+		change_order(d, repairs[i].kind, uuid, &by, l, NULL);
 		return;
 	}
 	log_error("vm=%s journal of an unknown operation '%s' left alone", uuid,
@@ -415,7 +432,7 @@ const char *live_keeps_stopped(const struct vmadmd *d, const char *uuid)
 
 bool live_repairs(struct vmadmd *d, const char *uuid, const char *job)
 {
-	AUTO_JSON json_t *journal = journal_read(d, uuid);
+	AUTO_JSON json_t *journal = live_journal(d, uuid);
 
 	return journal && str_eq(json_get_str(journal, "job", ""), job);
 }

@@ -18,9 +18,11 @@
 struct live_call;
 struct qjob;
 struct saving;
+struct arriving;
+struct migrating;
+struct until;
 
 #define SNAP_NAME_MAX 64
-#define LIVE_JOURNAL  "operation"
 #define LIVE_LAST     "operation.last" /* the journal of the last one that ended well */
 #define LIVE_ASK_MS   20000u  /* for an answer of QEMU: another long command may be before it */
 #define LIVE_JOB_MS   600000u /* for a job that blocks QEMU's monitors */
@@ -52,10 +54,13 @@ struct live {
 	char qemu_job[64]; /* id of our job in QEMU */
 	struct qjob *job;
 	struct live_call *calls;
-	struct saving *saving; /* save.h; NULL: another operation */
-	bool undone;           /* cut short, and taken back */
-	bool done;             /* what was cut short had come to its end */
-	bool left_alone;       /* a rollback of what somebody has started since */
+	struct saving *saving;       /* save.h; NULL: another operation */
+	struct migrating *migrating; /* migrate.h; NULL: another operation */
+	struct arriving *arriving;   /* likewise */
+	struct until *until;         /* a step waits for QEMU */
+	bool undone;                 /* cut short, and taken back */
+	bool done;                   /* what was cut short had come to its end */
+	bool left_alone;             /* a rollback of what somebody has started since */
 };
 
 struct live *live_new(void);
@@ -72,7 +77,7 @@ void live_repair(struct vmadmd *d, const char *uuid, uint64_t delay_ms);
 const char *live_keeps_stopped(const struct vmadmd *d, const char *uuid);
 /* The undo of every kind: let the guest go on, and work the journal off. */
 void live_undo(struct change *c);
-/* Ends us when a test asks for it at this place: DROVER_TEST_KILL_AT. */
+/* Ends or stops us when a test asks for it here: DROVER_TEST_KILL_AT, DROVER_TEST_STOP_AT. */
 void live_point(const char *place);
 void live_point_worker(const char *place); /* in a worker: us and it */
 
@@ -80,7 +85,11 @@ void live_point_worker(const char *place); /* in a worker: us and it */
 int live_step_lock(struct change *c, struct err *err);  /* sets running */
 int live_step_nodes(struct change *c, struct err *err); /* sets disks, vars, blocks */
 int live_step_job(struct change *c, struct err *err);
-int live_step_mark(struct change *c, struct err *err); /* writes l->journal */
+int live_step_mark(struct change *c, struct err *err);          /* writes l->journal */
+int live_journal_write(struct change *c, struct err *err);      /* the same, in a worker */
+json_t *live_journal(const struct vmadmd *d, const char *uuid); /* NULL: none */
+/* -EBUSY while the journal says that the VM is not to run here. */
+int live_kept_away(const struct vmadmd *d, const char *uuid, struct err *err);
 int live_step_unmark(struct change *c, struct err *err);
 int live_step_publish(struct change *c, struct err *err);
 /*

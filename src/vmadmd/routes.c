@@ -20,6 +20,7 @@
 #include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
+#include "vmadmd/migrate.h"
 #include "vmadmd/operate.h"
 #include "vmadmd/save.h"
 #include "vmadmd/snapshot.h"
@@ -59,6 +60,13 @@ const struct http_route vmadmd_routes[] = {
 	  "Memory and devices into a file, and stop: {file}. A job." },
 	{ "POST",   "/vm/:id/restore", handle_restore, false,
 	  "Start with the memory of a file: {file, force}. A job." },
+	{ "POST",   "/vm/:id/migrate", handle_migrate, false,
+	  "Go on elsewhere: {to, bandwidth_mib, downtime_ms, copy_disks}; {here: true}: run here although "
+	  "the other side does not say that it does not. A job." },
+	{ "POST",   "/arrivals",    handle_arrive, false,
+	  "Of another vmadmd: make a VM ready to go on here (docs/migration.md)." },
+	{ "POST",   "/arrivals/:order", handle_arrive_order, false,
+	  "Of another vmadmd, about one: switch, grant, settle, forget: {session, uuid}." },
 	{ "POST",   "/vms",	    handle_create, false, "Make a VM of a create payload." },
 	{ "POST",   "/receive",	    handle_receive, false,
 	  "Make a VM of the stream the socket `file` gives: {file, uuid}. A job." },

@@ -226,7 +226,9 @@ static void launch_known(void *ctx)
 
 	if (!g->sup->caps_known)
 		r = err_set(&err, ENOENT, "%s", g->sup->caps_error);
-	else
+	else if (g->hold != HOLD_INCOMING)
+		r = guest_kept_away(g, &err);
+	if (r == 0)
 		r = hardware_check_host(g, &err);
 	if (r < 0)
 		launch_failed(g, &err);

@@ -337,6 +337,8 @@ int guest_start(struct guest *g, const json_t *once, const char *by, struct err 
 {
 	int r = start_refused(g, err);
 
+	if (r == 0 && g->hold != HOLD_INCOMING)
+		r = guest_kept_away(g, err);
 	if (r < 0)
 		return r;
 	r = guest_take_definition(g, once, err);

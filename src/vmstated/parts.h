@@ -25,7 +25,6 @@ const struct vm *guest_vm(const struct guest *g);
 int guest_dispatch(struct guest *g, enum guest_event ev, struct err *err);
 void guest_enter(struct guest *g, enum sup_state state, const char *event);
 bool guest_is_up(const struct guest *g); /* RUNNING, STOPPING with a process, RESTARTED */
-/* Does a walk, hook, process or armed restart keep this guest from rest? */
 /* once: see once_take, borrowed; NULL: nothing. */
 int guest_start(struct guest *g, const json_t *once, const char *by, struct err *err);
 /* The same, not let go: see guest_hold. */
@@ -34,6 +33,7 @@ int guest_start_held(struct guest *g, const json_t *once, const char *by, enum g
 void guest_fail(struct guest *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int guest_failreset(struct guest *g, struct err *err);
 
+int guest_kept_away(const struct guest *g, struct err *err); /* away.c: -EBUSY, by journal */
 /* --- settle.c: what follows an end --- */
 void guest_settle(struct guest *g);
 bool budget_spend(struct guest *g); /* false: used up */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -102,10 +103,12 @@ static int press_again(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-/* A paused guest cannot obey: let it run for its shutdown. */
+/* A paused guest cannot obey: let it run for its shutdown, unless it may run elsewhere. */
 static void wake_paused(struct guest *g)
 {
-	if (g->mon && g->run_state[0] && !(g->run_state[0] == 'r' && g->run_state[1] == 'u'))
+	bool paused = g->run_state[0] && strncmp(g->run_state, "ru", 2) != 0;
+
+	if (g->mon && paused && g->hold == HOLD_NOT && guest_kept_away(g, NULL) == 0)
 		(void)qmp_send(g->mon, "cont", NULL, -1, ASK_MS, NULL, NULL);
 }
 

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The vmadmd of the other side: another root of this host by its sockets, or another host through
+ * ssh, which carries its sockets here. ssh ends with us: what it runs there waits for the end of
+ * its input. Nothing is listened on beyond unix sockets.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/status.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sock.h"
+#include "base/strbuf.h"
+#include "daemon/child.h"
+#include "net/call.h"
+#include "vmadmd/migrate.h"
+
+#define READY    "drover-ready\n"
+#define TEXT_MAX 4096u
+#define CONFIG   "/etc/vmadmd/ssh_config" /* below the root: for ssh, where it is there */
+
+struct peer {
+	struct vmadmd *d;
+	char uuid[UUID_LEN + 1];
+	char *to;
+	struct paths paths; /* of the other side */
+	char *host, *port;  /* NULL: unix */
+	bool reached;
+	struct child *ssh;
+	int hold; /* its input; closed, it ends */
+	int out;
+	sd_event_source *source;
+	struct strbuf text; /* what it said */
+	struct call *call;
+	sd_event_source *defer;
+	char *target, *body; /* of the call that waits or runs */
+	uint64_t timeout_ms;
+	peer_done done;
+	void *ctx;
+};
+
+/* --- where --- */
+
+static int parse_ssh(struct peer *p, const char *rest, const char **ret_root, struct err *err)
+{
+	size_t len = strcspn(rest, "/");
+	const char *colon;
+
+	p->host = xstrndup(rest, len);
+	*ret_root = rest[len] ? rest + len : "/";
+	colon = strrchr(p->host, ':');
+	if (colon) {
+		p->port = xstrdup(colon + 1);
+		p->host[colon - p->host] = '\0';
+	}
+	if (!*p->host || *p->host == '-' || strpbrk(p->host, " \t'\"\\") ||
+	    strchr(*ret_root, ':') ||
+	    (p->port && (!*p->port || strspn(p->port, "0123456789") != strlen(p->port))))
+		return err_set(err, EINVAL,
+			       "to: '%.200s' is no address (want ssh://[USER@]HOST[:PORT][/ROOT])",
+			       p->to);
+	return 0;
+}
+
+int peer_new(struct vmadmd *d, const char *uuid, const char *to, struct peer **ret, struct err *err)
+{
+	struct peer *p = xcalloc(1, sizeof(*p));
+	const char *root = NULL;
+	int r = 0;
+
+	*p = (struct peer){.d = d, .hold = -1, .out = -1, .to = xstrdup(to ? to : "")};
+	memcpy(p->uuid, uuid, sizeof(p->uuid));
+	if (str_starts(p->to, "unix:/"))
+		root = p->to + strlen("unix:");
+	else if (str_starts(p->to, "ssh://"))
+		r = parse_ssh(p, p->to + strlen("ssh://"), &root, err);
+	else
+		r = err_set(err, EINVAL,
+			    "to: '%.200s' is no address (want unix:/ROOT or "
+			    "ssh://[USER@]HOST[:PORT][/ROOT])",
+			    p->to);
+	if (r == 0)
+		r = paths_init(&p->paths, root, err);
+	if (r == 0 && !p->host && str_eq(p->paths.root, d->paths->root))
+		r = err_set(err, EINVAL, "to: '%.200s' is this root itself", p->to);
+	if (r < 0) {
+		peer_free(p);
+		return r;
+	}
+	*ret = p;
+	return 0;
+}
+
+static char *local_path(const struct peer *p, const char *name)
+{
+	if (p->host) {
+		AUTO_FREE char *file = xasprintf("peer.%s", name);
+
+		return path_of_run(p->d->paths, p->uuid, file);
+	}
+	if (str_eq(name, "http"))
+		return xstrdup(p->paths.vmadmd);
+	return path_of_run(&p->paths, p->uuid, name);
+}
+
+/* --- ssh --- */
+
+static void ssh_end(struct peer *p)
+{
+	static const char *const names[] = {"http", MIGRATE_INCOMING, MIGRATE_NBD};
+
+	p->reached = false;
+	p->source = sd_event_source_disable_unref(p->source);
+	if (p->hold >= 0)
+		(void)close(p->hold);
+	if (p->out >= 0)
+		(void)close(p->out);
+	p->hold = p->out = -1;
+	if (p->ssh) {
+		(void)child_kill(p->ssh, 15, true);
+		child_forget(p->ssh);
+	}
+	p->ssh = NULL;
+	for (size_t i = 0; p->host && i < ARRAY_SIZE(names); i++) {
+		AUTO_FREE char *path = local_path(p, names[i]);
+
+		(void)unlink(path);
+	}
+}
+
+static void finish(struct peer *p, int r, const json_t *body, const struct err *err)
+{
+	peer_done done = p->done;
+
+	p->done = NULL;
+	if (done)
+		done(p->ctx, r, body, err);
+}
+
+static void on_reply(void *ctx, int r, int status, const char *body, size_t len,
+		     const struct err *err)
+{
+	struct peer *p = ctx;
+	struct err text = *err;
+	AUTO_JSON json_t *json = NULL;
+
+	p->call = NULL;
+	if (r == 0 && status >= 300) {
+		r = ask_error(status, body, &text);
+		err_wrap(&text, r, "%s", p->to);
+	} else if (r == 0) {
+		r = json_parse_object(body, len, p->to, &json, &text);
+	} else {
+		err_wrap(&text, r, "%s cannot be reached", p->to);
+		ssh_end(p);
+	}
+	finish(p, r, json, &text);
+}
+
+static void send_call(struct peer *p)
+{
+	AUTO_FREE char *path = local_path(p, "http");
+	const struct call_request request = {.socket = path,
+					     .method = "POST",
+					     .target = p->target,
+					     .body = p->body,
+					     .timeout_ms = p->timeout_ms};
+
+	p->call = call_start(p->d->event, &request, on_reply, p);
+}
+
+static void on_ssh_ended(void *ctx, const struct child_exit *how)
+{
+	struct peer *p = ctx;
+	struct err err = {0};
+	bool was = p->reached;
+
+	p->ssh = NULL;
+	if (p->text.len > 0 && p->text.data[p->text.len - 1] == '\n')
+		p->text.data[--p->text.len] = '\0';
+	err_set(&err, ECONNREFUSED, "%s cannot be reached: ssh: %.300s", p->to,
+		p->text.data && *p->text.data ? p->text.data : "it ended");
+	ssh_end(p);
+	/* With a call under way the call tells. */
+	if (!was && p->done)
+		finish(p, -ECONNREFUSED, NULL, &err);
+}
+
+static int on_ssh_says(sd_event_source *source, int fd, uint32_t events, void *ctx)
+{
+	struct peer *p = ctx;
+	char part[512];
+	ssize_t n = read(fd, part, sizeof(part) - 1);
+
+	if (n <= 0) {
+		p->source = sd_event_source_disable_unref(p->source);
+		return 0;
+	}
+	if (p->text.len < TEXT_MAX)
+		strbuf_add(&p->text, part, (size_t)n);
+	if (!p->reached && strstr(p->text.data, READY)) {
+		p->reached = true;
+		if (p->done)
+			send_call(p);
+	}
+	return 0;
+}
+
+static void add_forward(const char **argv, size_t *n, char **forward)
+{
+	argv[(*n)++] = "-L";
+	argv[(*n)++] = *forward;
+}
+
+/* In the VM's run directory, so that no path here is too long; those there are as they are. */
+static int ssh_spawn(struct peer *p, const int in[2], const int out[2], struct err *err)
+{
+	AUTO_FREE char *cwd = path_of_run(p->d->paths, p->uuid, NULL);
+	AUTO_FREE char *incoming = path_of_run(&p->paths, p->uuid, MIGRATE_INCOMING);
+	AUTO_FREE char *nbd = path_of_run(&p->paths, p->uuid, MIGRATE_NBD);
+	AUTO_FREE char *f0 = xasprintf("./peer.http:%s", p->paths.vmadmd);
+	AUTO_FREE char *f1 = xasprintf("./peer." MIGRATE_INCOMING ":%s", incoming);
+	AUTO_FREE char *f2 = xasprintf("./peer." MIGRATE_NBD ":%s", nbd);
+	bool below = !str_eq(p->d->paths->root, "/");
+	AUTO_FREE char *config = xasprintf("%s" CONFIG, below ? p->d->paths->root : "");
+	const char *argv[40] = {"ssh", "-T",
+				"-o",  "BatchMode=yes",
+				"-o",  "ExitOnForwardFailure=yes",
+				"-o",  "StreamLocalBindUnlink=yes",
+				"-o",  "ConnectTimeout=10",
+				"-o",  "ServerAliveInterval=5",
+				"-o",  "ServerAliveCountMax=3"};
+	const struct child_spec spec = {.argv = argv,
+					.cwd = cwd,
+					.in = in[0],
+					.out = out[1],
+					.errfd = out[1],
+					.group = true};
+	size_t n = 14;
+
+	if (file_exists(config)) {
+		argv[n++] = "-F";
+		argv[n++] = config;
+	}
+	if (p->port) {
+		argv[n++] = "-p";
+		argv[n++] = p->port;
+	}
+	add_forward(argv, &n, &f0);
+	add_forward(argv, &n, &f1);
+	add_forward(argv, &n, &f2);
+	argv[n++] = "--";
+	argv[n++] = p->host;
+	argv[n] = "echo drover-ready; exec cat >/dev/null";
+	return child_start(p->d->event, &spec, on_ssh_ended, p, &p->ssh, err);
+}
+
+static int ssh_start(struct peer *p, struct err *err)
+{
+	int in[2] = {-1, -1}, out[2] = {-1, -1}, r = 0;
+
+	p->text.len = 0;
+	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)
+		r = err_sys(err, errno, "cannot make a pipe");
+	if (r == 0)
+		r = ssh_spawn(p, in, out, err);
+	if (in[0] >= 0)
+		(void)close(in[0]);
+	if (out[1] >= 0)
+		(void)close(out[1]);
+	p->hold = in[1];
+	p->out = out[0];
+	if (r == 0)
+		(void)sd_event_add_io(p->d->event, &p->source, p->out, EPOLLIN, on_ssh_says, p);
+	return r;
+}
+
+/* --- calls --- */
+
+static int on_defer(sd_event_source *source, void *ctx)
+{
+	struct peer *p = ctx;
+	struct err err = {0};
+	int r = 0;
+
+	p->defer = sd_event_source_disable_unref(p->defer);
+	if (!p->host || p->reached) {
+		send_call(p);
+		return 0;
+	}
+	ssh_end(p);
+	r = ssh_start(p, &err);
+	if (r < 0)
+		finish(p, r, NULL, &err);
+	return 0;
+}
+
+void peer_call(struct peer *p, const char *target, json_t *body, uint64_t timeout_ms,
+	       peer_done done, void *ctx)
+{
+	AUTO_JSON json_t *taken = body;
+
+	free(p->body);
+	p->body = json_text(taken);
+	replace_str(&p->target, xstrdup(target));
+	p->timeout_ms = timeout_ms;
+	p->done = done;
+	p->ctx = ctx;
+	(void)sd_event_add_defer(p->d->event, &p->defer, on_defer, p);
+}
+
+int peer_stream(const struct peer *p, const char *name, int *ret_fd, struct err *err)
+{
+	AUTO_FREE char *path = local_path(p, name);
+
+	return sock_connect(path, ret_fd, err);
+}
+
+void peer_free(struct peer *p)
+{
+	if (!p)
+		return;
+	if (p->call)
+		call_cancel(p->call);
+	sd_event_source_disable_unref(p->defer);
+	ssh_end(p);
+	strbuf_done(&p->text);
+	paths_done(&p->paths);
+	free(p->host);
+	free(p->port);
+	free(p->to);
+	free(p->target);
+	free(p->body);
+	free(p);
+}
