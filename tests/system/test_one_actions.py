@@ -138,6 +138,7 @@ HOT = ('<DISK><ATTACH>YES</ATTACH><DISK_ID>3</DISK_ID><DRIVER>raw</DRIVER><CACHE
        '<READONLY>{ro}</READONLY><TARGET>vdd</TARGET></DISK>')
 
 
+@pytest.mark.campaign  # a guest must let go of devices; attaching is in test_one_life.py as well
 def test_devices(suite, host):
     host.disk(0)
     host.disk(2, 1, "raw")
