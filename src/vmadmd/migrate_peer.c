@@ -98,12 +98,18 @@ int peer_new(struct vmadmd *d, const char *uuid, const char *to, struct peer **r
 	return 0;
 }
 
+/* Not in the VM's run directory, which goes with the VM before the last word is said. */
+static char *peer_file(const struct peer *p, const char *name)
+{
+	return xasprintf(".peer-%s.%s", p->uuid, name);
+}
+
 static char *local_path(const struct peer *p, const char *name)
 {
 	if (p->host) {
-		AUTO_FREE char *file = xasprintf("peer.%s", name);
+		AUTO_FREE char *file = peer_file(p, name);
 
-		return path_of_run(p->d->paths, p->uuid, file);
+		return path_join(p->d->paths->run, file);
 	}
 	if (str_eq(name, "http"))
 		return xstrdup(p->paths.vmadmd);
@@ -183,7 +189,7 @@ static void on_ssh_ended(void *ctx, const struct child_exit *how)
 	bool was = p->reached;
 
 	p->ssh = NULL;
-	if (p->text.len > 0 && p->text.data[p->text.len - 1] == '\n')
+	while (p->text.len > 0 && strchr("\r\n", p->text.data[p->text.len - 1]))
 		p->text.data[--p->text.len] = '\0';
 	err_set(&err, ECONNREFUSED, "%s cannot be reached: ssh: %.300s", p->to,
 		p->text.data && *p->text.data ? p->text.data : "it ended");
@@ -219,15 +225,18 @@ static void add_forward(const char **argv, size_t *n, char **forward)
 	argv[(*n)++] = *forward;
 }
 
-/* In the VM's run directory, so that no path here is too long; those there are as they are. */
+/* In the directory of its sockets here, so that no path here is too long; those there are as they
+ * are. */
 static int ssh_spawn(struct peer *p, const int in[2], const int out[2], struct err *err)
 {
-	AUTO_FREE char *cwd = path_of_run(p->d->paths, p->uuid, NULL);
+	AUTO_FREE char *http = peer_file(p, "http");
+	AUTO_FREE char *to_incoming = peer_file(p, MIGRATE_INCOMING);
+	AUTO_FREE char *to_nbd = peer_file(p, MIGRATE_NBD);
 	AUTO_FREE char *incoming = path_of_run(&p->paths, p->uuid, MIGRATE_INCOMING);
 	AUTO_FREE char *nbd = path_of_run(&p->paths, p->uuid, MIGRATE_NBD);
-	AUTO_FREE char *f0 = xasprintf("./peer.http:%s", p->paths.vmadmd);
-	AUTO_FREE char *f1 = xasprintf("./peer." MIGRATE_INCOMING ":%s", incoming);
-	AUTO_FREE char *f2 = xasprintf("./peer." MIGRATE_NBD ":%s", nbd);
+	AUTO_FREE char *f0 = xasprintf("./%s:%s", http, p->paths.vmadmd);
+	AUTO_FREE char *f1 = xasprintf("./%s:%s", to_incoming, incoming);
+	AUTO_FREE char *f2 = xasprintf("./%s:%s", to_nbd, nbd);
 	bool below = !str_eq(p->d->paths->root, "/");
 	AUTO_FREE char *config = xasprintf("%s" CONFIG, below ? p->d->paths->root : "");
 	const char *argv[40] = {"ssh", "-T",
@@ -238,7 +247,7 @@ static int ssh_spawn(struct peer *p, const int in[2], const int out[2], struct e
 				"-o",  "ServerAliveInterval=5",
 				"-o",  "ServerAliveCountMax=3"};
 	const struct child_spec spec = {.argv = argv,
-					.cwd = cwd,
+					.cwd = p->d->paths->run,
 					.in = in[0],
 					.out = out[1],
 					.errfd = out[1],

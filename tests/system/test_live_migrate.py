@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -95,6 +96,51 @@ def test_there_and_back(suite, other):
     suite.vmadm("stop", "-F", uuid)
     suite.vmadm("start", uuid)
     assert suite.vm(uuid)["state"] == "running"
+
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+
+
+@pytest.fixture
+def sshd(tmp_path):
+    """A server for this user alone; the port, and the lines a client needs."""
+    if not os.path.exists(SSHD):
+        pytest.skip("needs sshd")
+    for name in ("host", "mine"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name],
+                       check=True)
+    (tmp_path / "mine.pub").rename(tmp_path / "keys")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pathlib.Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen(
+        [SSHD, "-D", "-e", "-f", "/dev/null", "-h", tmp_path / "host", "-o", f"Port={port}", "-o",
+         "ListenAddress=127.0.0.1", "-o", f"AuthorizedKeysFile={tmp_path}/keys", "-o",
+         "StrictModes=no", "-o", "UsePAM=no", "-o", f"PidFile={tmp_path}/pid", "-o",
+         "PermitRootLogin=yes"], stderr=subprocess.PIPE)
+    try:
+        assert b"listening" in server.stderr.readline()
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_through_ssh(suite, other, sshd, tmp_path):
+    """Control, memory and a disk through one ssh; where nobody answers, nothing happens."""
+    uuid = machine(suite)
+    suite.vmadm("start", uuid)
+    config = suite.root / "etc/vmadmd/ssh_config"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"Host *\n  IdentityFile {tmp_path}/mine\n  StrictHostKeyChecking no\n"
+                      "  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n")
+    said = suite.vmadm("migrate", uuid, "ssh://127.0.0.1:1/nowhere", check=8).stderr
+    assert "cannot be reached" in said and suite.vm(uuid)["run_state"] == "running"
+    suite.vmadm("migrate", uuid, f"ssh://127.0.0.1:{sshd}{other.root}")
+    gone(suite, uuid)
+    assert other.vm(uuid)["run_state"] == "running"
+    settled(suite, other, uuid)
 
 
 # --- never two, the disk intact, and one wherever a QEMU that could go on is left ---
