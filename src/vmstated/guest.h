@@ -120,6 +120,7 @@ struct supervisor {
 	struct feed_server *feed;
 	struct http_server *http;
 	struct guest *guests, *last_guest;
+	size_t undefined; /* guests without a definition */
 	struct qemu_caps caps;
 	bool caps_known;
 	char caps_error[256];

@@ -95,6 +95,20 @@ VALUES = {
     "state": ["running"],
 }
 
+ELEMENTS = {
+    "add_nics": [[{"nic_tag": "user", "model": "virtio", "mac": "02:00:00:00:00:01"}], [{}], {},
+                 [{"nic_tag": "user", "model": "e1000", "mac": "02:00:00:00:00:02"}]],
+    "update_nics": [[{"mac": "02:00:00:00:00:01", "model": "rtl8139"}], [{"model": "e1000"}],
+                    [{"mac": "02:00:00:00:00:02", "vlan_id": 5000}]],
+    "remove_nics": [["02:00:00:00:00:01"], ["02:00:00:00:00:02"], ["zz"], "x"],
+    "set_tags": [{"a": 1}, {"b": "x", "c": True}, {"d": []}],
+    "remove_tags": [["a"], ["b", "c"], "a"],
+    "set_routes": [{"10.0.0.0/8": "10.1.1.1"}, {"x": "y"}],
+    "remove_routes": [["10.0.0.0/8"], 7],
+    "max_swap": [1, 4096, "x"],
+    "quota": [0, 20, "", -1],
+}
+
 
 def agree(suite, count, seed):
     dice = random.Random(seed)
@@ -144,6 +158,45 @@ def test_validate_and_update_agree(suite):
 @pytest.mark.campaign
 def test_validate_and_update_agree_on_many(suite):
     updates_agree(suite, 1000, 4)
+
+
+def updates_through_daemon(suite, count, seed):
+    """Refused is unchanged, done is visible at once; validate, asked now and then, says the same."""
+    dice = random.Random(seed)
+    uuid = make(suite, plain("web0"))
+    values, verdicts = {**VALUES, **ELEMENTS}, {True: 0, False: 0}
+
+    def seen():
+        vm = suite.http("vminfod", "GET", f"/vms/{uuid}").json()
+        return {key: vm[key] for key in vm if key not in ("last_modified", "supervisor_state")}
+
+    before = seen()
+    for number in range(count):
+        keys = dice.sample(sorted(values), dice.randint(1, 3))
+        payload = {key: dice.choice(values[key]) for key in keys}
+        valid = number % 50 or suite.vmadm("validate", "update", "web0", stdin=payload, check=None)
+        done = suite.http("vmadmd", "PUT", f"/vm/{uuid}", payload)
+        after = seen()
+        said = f"payload {number} of seed {seed}: {payload}: {done}"
+        assert done.status in (200, 400, 404, 409), said
+        assert number % 50 or (valid.returncode == 0) == (done.status == 200), said
+        changed = done.status == 200 and bool(done.json()["changes"])
+        assert changed == (after != before), f"{said}\n{before}\n{after}"
+        verdicts[done.status == 200] += 1
+        before = after
+        if "alias" in payload and done.status == 200:
+            suite.vmadm("update", uuid, "alias=web0")
+            before = seen()
+    assert min(verdicts.values()) > count // 10, verdicts
+
+
+def test_updates_through_the_daemon(suite):
+    updates_through_daemon(suite, 100, 5)
+
+
+@pytest.mark.campaign
+def test_10000_updates_through_the_daemon(suite):
+    updates_through_daemon(suite, 10000, 6)
 
 
 def test_edit(suite):
