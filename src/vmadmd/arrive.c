@@ -137,14 +137,16 @@ static int check_room(const char *path, json_int_t bytes, struct err *err)
 	AUTO_FREE char *dir = xstrdup(path);
 	char *slash = strrchr(dir, '/');
 	struct statvfs fs;
+	json_int_t have;
 
 	*slash = '\0';
 	while (*dir && statvfs(dir, &fs) < 0) /* the data directory is yet to be made */
 		*strrchr(dir, '/') = '\0';
-	if (!*dir || (json_int_t)(fs.f_bavail * fs.f_frsize) >= bytes)
+	have = *dir ? (json_int_t)fs.f_bavail * (json_int_t)fs.f_frsize : bytes;
+	if (have >= bytes)
 		return 0;
 	return err_set(err, ENOSPC, "disk '%s': %lld MiB are needed, %lld are free", path,
-		       (long long)(bytes >> 20), (long long)(fs.f_bavail * fs.f_frsize) >> 20);
+		       (long long)(bytes >> 20), (long long)(have >> 20);
 }
 
 static int check_copied(struct change *c, const json_t *offer, struct disk *disk, struct err *err)
