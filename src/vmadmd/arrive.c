@@ -146,7 +146,7 @@ static int check_room(const char *path, json_int_t bytes, struct err *err)
 	if (have >= bytes)
 		return 0;
 	return err_set(err, ENOSPC, "disk '%s': %lld MiB are needed, %lld are free", path,
-		       (long long)(bytes >> 20), (long long)(have >> 20);
+		       (long long)(bytes >> 20), (long long)(have >> 20));
 }
 
 static int check_copied(struct change *c, const json_t *offer, struct disk *disk, struct err *err)
