@@ -17,6 +17,7 @@
 struct agent;
 struct err;
 struct guest_stats;
+struct late;
 struct metaport;
 struct plug;
 struct monitor_command;
@@ -67,6 +68,7 @@ struct guest {
 	json_t *paused; /* why QEMU stopped the guest, NULL: it did not; ioerror.c */
 	struct monitor_watch io_watch;
 	sd_event_source *ioretry;
+	struct late *late;             /* devices given up to take out; trans.c */
 	struct plug *settling;         /* what QEMU was not told at its start */
 	struct monitor_watch *watches; /* who wants its events */
 	json_t *snapshots;             /* newest first, as told; NULL: none */

@@ -21,6 +21,7 @@
 #include "vmadmd/metaport.h"
 #include "vmadmd/snapshot.h"
 #include "vmadmd/stats.h"
+#include "vmadmd/trans.h"
 #include "vmadmd/vmadmd.h"
 
 static int compare(const void *a, const void *b)
@@ -61,6 +62,7 @@ static void guest_free(struct guest *g)
 {
 	metaport_close(g);
 	agent_close(g);
+	trans_late_forget(g);
 	monitor_close(g);
 	ioerror_end(g);
 	vnc_close(g);

@@ -124,6 +124,91 @@ static void step_failed(struct trans *t, int r, const struct err *err)
 	go_on(t);
 }
 
+/* --- a guest that lets go too late --- */
+
+/*
+ * Who was told no finds things as they were: the device is put back. A new attempt to take it out,
+ * and the machine's end, forget it; so does our own end: the definition is followed at its start.
+ */
+struct late {
+	struct guest *g;
+	char *id;
+	json_t *args; /* of device_add */
+	struct monitor_watch watch;
+	struct late *next;
+};
+
+static void late_free(struct late *late)
+{
+	for (struct late **at = &late->g->late; *at; at = &(*at)->next) {
+		if (*at == late) {
+			*at = late->next;
+			break;
+		}
+	}
+	monitor_unwatch(late->g, &late->watch);
+	json_decref(late->args);
+	free(late->id);
+	free(late);
+}
+
+static void late_forget(struct guest *g, const char *id)
+{
+	for (struct late *late = g->late, *next; late; late = next) {
+		next = late->next;
+		if (str_eq(late->id, id))
+			late_free(late);
+	}
+}
+
+void trans_late_forget(struct guest *g)
+{
+	while (g->late)
+		late_free(g->late);
+}
+
+static void on_back(void *ctx, int r, const json_t *value, const struct err *err)
+{
+	const struct guest *g = ctx;
+
+	if (r < 0)
+		log_error("vm=%s a device its guest let go of too late is not back: %s", g->uuid,
+			  err_text(err, r));
+}
+
+static void on_late(void *ctx, const char *name, const json_t *data)
+{
+	struct late *late = ctx;
+	struct err err = {0};
+
+	if (str_eq(name, MONITOR_GONE)) {
+		late_free(late);
+	} else if (str_eq(name, "DEVICE_DELETED") &&
+		   str_eq(json_get_str(data, "device", NULL), late->id)) {
+		log_warn("vm=%s the guest let go of '%s' after that was given up: put back",
+			 late->g->uuid, late->id);
+		if (monitor_send(late->g, "device_add", late->args, -1, on_back, late->g, &err) < 0)
+			log_error("vm=%s '%s' is not back: %s", late->g->uuid, late->id, err.msg);
+		late_free(late);
+	}
+}
+
+static void late_watch(struct guest *g, const struct trans_step *s)
+{
+	struct late *late;
+
+	if (!s->gone || !s->undo || strcmp(s->undo, "device_add") != 0)
+		return;
+	late = xcalloc(1, sizeof(*late));
+	*late = (struct late){.g = g,
+			      .id = xstrdup(s->gone),
+			      .args = json_incref(s->undo_args),
+			      .watch = {.event = on_late, .ctx = late},
+			      .next = g->late};
+	g->late = late;
+	monitor_watch(g, &late->watch);
+}
+
 static int on_deadline(sd_event_source *source, uint64_t usec, void *ctx)
 {
 	struct trans *t = ctx;
@@ -132,6 +217,8 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *ctx)
 			"the guest of VM %s does not let go of %s: no answer within %u s",
 			t->g->uuid, t->steps[t->at].is.what, UNPLUG_MS / 1000);
 
+	if (!t->back)
+		late_watch(t->g, &t->steps[t->at].is);
 	step_failed(t, r, &err);
 	return 0;
 }
@@ -211,6 +298,8 @@ static int on_later(sd_event_source *source, uint64_t usec, void *ctx)
 	s = &t->steps[t->at];
 	t->deleted = false;
 	t->waits = takes_out(t, s) ? s->is.gone : NULL;
+	if (t->waits)
+		late_forget(t->g, t->waits);
 	r = send_step(t, &s->is, &err);
 	t->asked = r == 0;
 	if (r < 0)
@@ -256,6 +345,7 @@ void trans_stop(struct trans *t, int r, const struct err *why)
 	if (t->asked)
 		return; /* its answer turns us round */
 	if (t->waits) {
+		late_watch(t->g, &t->steps[t->at].is);
 		step_failed(t, r, why);
 	} else {
 		t->back = true;

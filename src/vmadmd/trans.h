@@ -37,3 +37,6 @@ void trans_undo(struct trans *l, trans_done done, void *ctx);
 void trans_stop(struct trans *l, int r, const struct err *why);
 /* Not while it runs. */
 void trans_free(struct trans *l);
+/* A device that was asked out and given up is put back should its guest let go of it later; not
+ * any more. */
+void trans_late_forget(struct guest *g);

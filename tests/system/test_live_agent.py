@@ -231,8 +231,9 @@ def test_old_bytes_and_garbage(liar):
                 {"ip-address": "10.9.8.7"}, {"ip-address": "nonsense"}, {}]},
             {"name": "x", "hardware-address": "52:54:00:00:00:99", "ip-addresses": [
                 {"ip-address": "10.9.8.8"}]}, 17]})
-        vm = events.wait_vm("web0", lambda vm: vm["nics"][0].get("addresses"), 10, "addresses")
-        assert vm["ready"] and vm["agent"]["addresses"] == {"52:54:00:00:00:01": ["10.9.8.7"]}
+        vm = events.wait_vm("web0", lambda vm: vm["nics"][0].get("addresses") and vm["ready"], 10,
+                            "addresses, and ready")
+        assert vm["agent"]["addresses"] == {"52:54:00:00:00:01": ["10.9.8.7"]}
     answer = later(suite, "ping")
     guest.hear("guest-ping")
     guest.sock.sendall(b'no json\n[1]\n{"event": "x"}\n\n{"return": {}}\n')

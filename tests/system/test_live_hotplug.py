@@ -303,13 +303,16 @@ def full_disk(suite, path):
 
 
 def test_a_guest_that_holds_on(cold):
-    """A device the guest does not let go of: 504 names it, and the definition is as before."""
+    """A device the guest does not let go of: 504 names it, and the definition is as before; so is the machine, should it let go later."""
     suite = cold
     path = raw(suite, "data.raw", 1)
     suite.use_fake_qemu({"commands": {
         "query-block": {"reply": [{"device": "", "qdev": "/machine/peripheral/disk0/virtio-backend",
                                    "inserted": {"file": path, "node-name": "disk0", "drv": "raw"}}]},
-        "qom-list": {"reply": []}}, "trace": str(suite.root / "trace")})
+        "qom-list": {"reply": []},
+        "device_del": {"events": [{"event": "DEVICE_DELETED", "after_ms": 4000,
+                                   "data": {"device": "disk0", "path": "/"}}]}},
+        "trace": str(suite.root / "trace")})
     suite.start()
     suite.write_definition("web0", f'web0 {{ ram = 64; accel = tcg; disk d {{ path = "{path}"; }} }}')
     with suite.events() as events:
@@ -319,5 +322,23 @@ def test_a_guest_that_holds_on(cold):
         reply = call(suite, "POST", "/vm/web0/detach?deadline=2", {"disk": "d"})
         assert reply.status in (504, 408) and "deadline" in message(reply.json()), reply
         assert suite.vm(before["uuid"])["disks"] == before["disks"] and os.path.exists(path)
-    trace = (suite.root / "trace").read_text()
+    # It lets go after all: who was told no finds the device where it was.
+    trace = drover.wait_file(suite.root / "trace", lambda data: b"device_add" in data, 20).decode()
+    put_back = [one for one in map(json.loads, trace.splitlines()) if one["execute"] == "device_add"]
+    assert [one["arguments"]["id"] for one in put_back] == ["disk0"]
     assert "device_del" in trace and "blockdev-del" not in trace
+
+
+def test_an_image_vanishes(cold):
+    """Unlinked under a guest, which has it open and goes on: the object says so, nothing is paused."""
+    suite = cold
+    path = raw(suite, "data.raw", 1)
+    suite.start()
+    suite.write_definition("web0", f'web0 {{ ram = 64; accel = tcg; disk d {{ path = "{path}"; }} }}')
+    with suite.events() as events:
+        suite.vmstatedctl("start", "web0", seconds=60)
+        events.wait_state("web0", "running")
+        os.unlink(path)
+        vm = events.wait_vm("web0", lambda vm: vm["disks"][0].get("missing"), 10, "missing")
+        assert vm["state"] == "running" and "paused" not in vm
+    suite.vmstatedctl("stop", "-F", "web0")

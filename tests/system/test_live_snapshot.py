@@ -375,3 +375,52 @@ def test_busy_is_not_unresponsive(suite):
             os.kill(pid, signal.SIGCONT)
         busy(0)
         events.wait_vm(uuid, lambda vm: "qmp" not in vm)
+
+
+JOURNAL = """
+n=$((from)); while :; do n=$((n + 1)); printf '%-511d\\n' $n |
+dd of=/dev/vda bs=512 seek=$n conv=notrunc,fsync 2>/dev/null; echo "COUNT $n"; sleep 0.05; done
+"""
+
+
+def journal_holds(image):
+    """The last number of the journal; every one before it is there."""
+    out = image.with_suffix(".journal")
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", image, out], check=True)
+    lines = out.read_bytes()[512:].split(b"\0", 1)[0].split()
+    out.unlink()
+    assert [int(one) for one in lines] == list(range(1, len(lines) + 1))
+    return len(lines)
+
+
+@pytest.mark.campaign
+def test_a_guest_that_counts_lives_through_it(suite):
+    """A numbered journal on the disk and a counter: snapshot, hot-plug, save, restore, rollback."""
+    uuid = made(suite)
+    extra = suite.root / "extra.raw"
+    extra.write_bytes(bytes(1 << 20))
+    saved = suite.root / "saved"
+    with boot(suite, uuid) as console:
+        console.send("from=0; " + JOURNAL.strip().replace("\n", " ") + "\n")
+        console.wait("COUNT 20\r")
+        suite.vmadm("create-snapshot", uuid, "mark", seconds=60)
+        console.wait("COUNT 60\r")
+        for _ in range(3):
+            suite.vmadm("attach", uuid, "disk", "name=extra", f"path={extra}", "model=virtio",
+                        seconds=60)
+            suite.vmadm("detach", uuid, "disk", "extra", seconds=60)
+        console.wait("COUNT 90\r")
+    # The daemons die in between; the guest does not notice.
+    for name in drover.DAEMONS:
+        suite.kill9(name)
+        suite.start(name)
+    suite.vmadm("save", uuid, str(saved), seconds=60)
+    held = journal_holds(images(suite, uuid)[0])
+    assert held >= 90
+    suite.vmadm("restore", uuid, str(saved), seconds=60)
+    with suite.console(uuid) as console:
+        console.wait(f"COUNT {held + 20}\r", 60)
+        suite.vmadm("rollback-snapshot", uuid, "mark", seconds=60)
+        console.wait(f"COUNT {held + 30}\r", 90)
+    suite.vmstatedctl("stop", "-F", uuid)
+    assert journal_holds(images(suite, uuid)[0]) >= held + 30
