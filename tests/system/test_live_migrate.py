@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -127,7 +128,16 @@ def sshd(tmp_path):
         server.wait()
 
 
-def test_through_ssh(suite, other, sshd, tmp_path):
+@pytest.fixture
+def near(guest_images):
+    """As other, in a short path: ssh carries no socket whose path is longer than 107 bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        for made in two(pathlib.Path(folder) / "o"):
+            made.start()
+            yield made
+
+
+def test_through_ssh(suite, near, sshd, tmp_path):
     """Control, memory and a disk through one ssh; where nobody answers, nothing happens."""
     uuid = machine(suite)
     suite.vmadm("start", uuid)
@@ -137,10 +147,10 @@ def test_through_ssh(suite, other, sshd, tmp_path):
                       "  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n")
     said = suite.vmadm("migrate", uuid, "ssh://127.0.0.1:1/nowhere", check=8).stderr
     assert "cannot be reached" in said and suite.vm(uuid)["run_state"] == "running"
-    suite.vmadm("migrate", uuid, f"ssh://127.0.0.1:{sshd}{other.root}")
+    suite.vmadm("migrate", uuid, f"ssh://127.0.0.1:{sshd}{near.root}")
     gone(suite, uuid)
-    assert other.vm(uuid)["run_state"] == "running"
-    settled(suite, other, uuid)
+    assert near.vm(uuid)["run_state"] == "running"
+    settled(suite, near, uuid)
 
 
 # --- never two, the disk intact, and one wherever a QEMU that could go on is left ---
