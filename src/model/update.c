@@ -535,14 +535,12 @@ static const struct disk *disk_at(const struct vm *vm, const char *path)
 /* A path that followed from name, format and media is said from where they would lead elsewhere. */
 static void keep_paths(const struct vm *old, struct vm *vm)
 {
-	size_t bit = row_index(&disk_props, prop_find(&disk_props, disk_props.key, false));
-
 	for (size_t i = 0; i < vm->ndisks; i++) {
 		struct disk *d = vm->disks[i];
 		const struct disk *was = d->path ? disk_at(old, d->path) : NULL;
 
 		if (was && (was->media != d->media || was->format != d->format))
-			given_set(&d->given, bit, true);
+			disk_keep_path(d);
 	}
 }
 

@@ -167,6 +167,12 @@ struct disk *vm_add_disk(struct vm *vm)
 	return vm_add_element(vm, &disk_props);
 }
 
+void disk_keep_path(struct disk *d)
+{
+	given_set(&d->given, row_index(&disk_props, prop_find(&disk_props, disk_props.key, false)),
+		  true);
+}
+
 struct nic *vm_add_nic(struct vm *vm)
 {
 	return vm_add_element(vm, &nic_props);

@@ -103,6 +103,7 @@ void vm_free(struct vm *vm); /* NULL is fine */
 struct vm *vm_copy(const struct vm *vm);
 
 struct disk *vm_add_disk(struct vm *vm); /* NULL at VM_DISKS_MAX */
+void disk_keep_path(struct disk *d);     /* its path counts as given by a person from now on */
 struct nic *vm_add_nic(struct vm *vm);
 struct console *vm_add_console(struct vm *vm);
 

@@ -142,6 +142,7 @@ static int put_medium(struct vm *vm, const json_t *one, size_t i, struct err *er
 					       json_get_str(one, "media", "disk"));
 	replace_str(&d->name, xasprintf(ONCE_NAME "%zu", i));
 	replace_str(&d->path, xstrdup(path));
+	disk_keep_path(d);
 	d->nocreate = true;
 	return 0;
 }

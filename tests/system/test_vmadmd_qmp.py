@@ -89,7 +89,7 @@ def test_one_bad_answer(cold, how):
 
 
 @pytest.mark.parametrize("command, request_", [
-    ("query-status", "GET /vm/{}?type=status"), ("query-block", "GET /vm/{}"),
+    ("query-version", "GET /vm/{}?type=version"), ("query-block", "GET /vm/{}"),
     ("screendump", "POST /vm/{}?action=sysrq&request=screenshot"),
     ("inject-nmi", "POST /vm/{}?action=sysrq&request=nmi"),
     ("send-key", "POST /vm/{}?action=send_key&keys=ctrl-alt-delete"),
