@@ -73,7 +73,7 @@
 #define FACT_RUN_STATE         "run_state" /* QEMU's: running, paused, io-error, ... */
 #define FACT_QMP               "qmp"       /* "unresponsive" or "busy" with qmp_since */
 #define FACT_ACCEL             "accel_in_use"
-#define FACT_FBUF              "fbuf" /* {address, port} of a configfile's frame buffer; for vmadmd */
+#define FACT_FBUF              "fbuf" /* {address, port} of a frame buffer of configfile; for vmadmd */
 #define FACT_ADDRESSES         "addresses" /* {MAC: [address]}; in the object a member of each NIC */
 #define FACT_UNKNOWN           "unknown"   /* {whose word is missing: since when} */
 /* Facts of vmadmd. */
@@ -83,5 +83,5 @@
 #define FACT_SNAPSHOTS         "snapshots"         /* [{name, size, created_at, memory, parent?}] */
 #define FACT_SNAPSHOTS_CHANGED "snapshots_changed" /* time; counts for last_modified */
 #define FACT_PAUSED            "paused" /* {cause, disk, operation, reason, nospace, since} */
-#define FACT_AGENT  "agent"  /* {state, since, frozen?, addresses?: {MAC: [address]}} */
+#define FACT_AGENT             "agent"  /* {state, since, frozen?, addresses?: {MAC: [address]}} */
 #define FACT_VNC               "vnc" /* {host, port, display}; merged into info, not the object */

@@ -117,10 +117,11 @@ static int take_stock(struct change *c, struct err *err)
 			continue;
 		one->live = c->plug && plug_covers(c->plug, one->path);
 		if (!one->live && c->how)
-			return err_set(err, ENOTSUP,
-				       "%s cannot be plugged into the running machine (vmadm update "
-				       "takes it for the next start)",
-				       one->path);
+			return err_set(
+				err, ENOTSUP,
+				"%s cannot be plugged into the running machine (vmadm update "
+				"takes it for the next start)",
+				one->path);
 	}
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a guest may use of the host: a control group of its own (cgroup v2) below one folder, CPUs,
- * huge pages. See docs/decisions/0021.
+ * huge pages. See docs/decisions/0015.
  */
 #pragma once
 

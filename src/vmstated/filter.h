@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a NIC may send and is given, as rules of nftables for its tap interface. Pure text; golden
- * files in tests/golden/filter judge it. Source: vmadm(8), nics.*.allow_*; docs/decisions/0011.
+ * files in tests/golden/filter judge it. Source: vmadm(8), nics.*.allow_*; docs/decisions/0014.
  */
 #pragma once
 
