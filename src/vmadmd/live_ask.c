@@ -80,7 +80,12 @@ static int ask(struct change *c, const char *command, json_t *arguments, int fd,
 	*call = *how;
 	call->c = c;
 	call->next = c->live->calls;
-	r = monitor_ask(live_guest(c), command, taken, fd, LIVE_ASK_MS, on_answer, call, err);
+	r = monitor_ask(live_guest(c),
+			&(struct monitor_order){.command = command,
+						.arguments = taken,
+						.fd = fd,
+						.timeout_ms = LIVE_ASK_MS},
+			on_answer, call, err);
 	if (r < 0) {
 		free(call);
 		return r;

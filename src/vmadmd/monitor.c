@@ -181,11 +181,16 @@ static void on_answer(void *ctx, int r, const json_t *value, const struct err *e
 int monitor_send(struct guest *g, const char *command, const json_t *arguments, int fd,
 		 monitor_done done, void *ctx, struct err *err)
 {
-	return monitor_ask(g, command, arguments, fd, QMP_ANSWER_MS, done, ctx, err);
+	return monitor_ask(g,
+			   &(struct monitor_order){.command = command,
+						   .arguments = arguments,
+						   .fd = fd,
+						   .timeout_ms = QMP_ANSWER_MS},
+			   done, ctx, err);
 }
 
-int monitor_ask(struct guest *g, const char *command, const json_t *arguments, int fd,
-		uint64_t timeout_ms, monitor_done done, void *ctx, struct err *err)
+int monitor_ask(struct guest *g, const struct monitor_order *order, monitor_done done, void *ctx,
+		struct err *err)
 {
 	struct monitor_command *c;
 	int r;
@@ -197,7 +202,8 @@ int monitor_ask(struct guest *g, const char *command, const json_t *arguments, i
 	}
 	c = xcalloc(1, sizeof(*c));
 	*c = (struct monitor_command){.g = g, .done = done, .ctx = ctx, .next = g->commands};
-	r = qmp_send(g->qmp, command, arguments, fd, timeout_ms, on_answer, c);
+	r = qmp_send(g->qmp, order->command, order->arguments, order->fd, order->timeout_ms,
+		     on_answer, c);
 	if (r < 0) {
 		free(c);
 		return err_set(err, -r, "%zu QMP commands wait for an answer already",

@@ -27,8 +27,14 @@ int monitor_send(struct guest *g, const char *command, const json_t *arguments, 
 		 monitor_done done, void *ctx, struct err *err);
 
 /* The same with a limit of its own, for what takes longer than QMP_ANSWER_MS. */
-int monitor_ask(struct guest *g, const char *command, const json_t *arguments, int fd,
-		uint64_t timeout_ms, monitor_done done, void *ctx, struct err *err);
+struct monitor_order {
+	const char *command;
+	const json_t *arguments;
+	int fd;
+	uint64_t timeout_ms;
+};
+int monitor_ask(struct guest *g, const struct monitor_order *order, monitor_done done, void *ctx,
+		struct err *err);
 
 /*
  * Events of the monitor, from now until monitor_unwatch, which may be called inside event. name:
