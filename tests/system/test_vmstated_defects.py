@@ -116,7 +116,7 @@ def test_client_without_a_daemon(cold):
 @pytest.mark.parametrize("text,what", [
     ("web0 { name = [1]; }", "name"), ("web0 { configfile = { a = 1; } }", "configfile"),
     ("web0 { scriptpath = [1.5]; }", "scriptpath"), ("web0 { console c0 = 3; }", "console"),
-    ("web0 { osversion = [1]; }", "osversion"), ("web0 { memory = -1; }", "ram"),
+    ("web0 { osversion = [1]; }", "osversion"), ("web0 { memory = -1; }", "memory"),
     ('web0 { name = "../../etc/passwd"; }', "name"), ('"a/b" { memory = 64; }', "a/b"),
     ("web0 { memory = 99999999999999999999; }", "out of range")])
 def test_values_that_crashed_or_wrapped(fake, text, what):
