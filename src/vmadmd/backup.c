@@ -256,12 +256,8 @@ static int answer(struct change *c, struct err *err)
 
 	log_info("vm=%s backup done uid=%u", c->uuid, c->uid);
 	json_put_str(out, "uuid", c->uuid);
-	json_put_bool(out, "confirmed", true);
-	if (c->job)
-		job_result(c->job, out);
-	if (c->req)
-		http_reply_json(c->req, 200, out);
-	return 0;
+	c->confirmed = true; /* nothing to be seen */
+	return change_answer(c, out, "backed up");
 }
 
 static const change_step steps[] = {

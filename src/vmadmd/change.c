@@ -389,6 +389,12 @@ int step_seen(struct change *c, struct err *err)
 	return STEP_WAIT;
 }
 
+int step_told(struct change *c, struct err *err)
+{
+	c->seq = feed_seq(c->d->feed);
+	return step_seen(c, err);
+}
+
 int step_begin(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *cause = json_object();

@@ -130,20 +130,21 @@ int step_images(struct change *c, struct err *err); /* once per image */
 int step_begin(struct change *c, struct err *err);  /* and waits until vminfod withholds */
 int step_commit(struct change *c, struct err *err); /* and waits until vminfod has published */
 int step_seen(struct change *c, struct err *err);   /* waits for c->seq */
+int step_told(struct change *c, struct err *err);   /* waits for all that our feed has told */
 
 /* Rules between c->new and every other VM, those being made included. -EEXIST or -EINVAL. */
 int change_conflicts(struct change *c, struct err *err);
 void change_reply_problems(struct change *c, int r); /* all of c->problems */
+/* For job and request; with c->start_error "VM was DEED but did not start". Returns 0. */
+int change_answer(struct change *c, json_t *out, const char *deed);
 /* c->problems as an error; 0 when there are none. */
 int change_problems(struct change *c, struct err *err);
 struct catalog_entry *change_entry(struct change *c, struct err *err);
 
 /* --- delete.c --- */
-int step_stop(struct change *c, struct err *err); /* by force */
-/* Hold QEMU's lock: it is gone, and nobody starts it. -EBUSY when it runs. */
-int step_guest_lock(struct change *c, struct err *err);
+int step_stop(struct change *c, struct err *err);       /* by force */
+int step_guest_lock(struct change *c, struct err *err); /* QEMU's lock, held; -EBUSY: it runs */
 
 /* --- reprovision.c --- */
-/* At the start: finish or undo what an update mark tells of a reprovisioning; false when it tells
- * of none. runs: the VM does, so that its disk is not touched. */
+/* At the start: finish or undo it by its mark; false: it is not of one. runs: leave the disk. */
 bool reprovision_recover(struct vmadmd *d, const char *uuid, const json_t *mark, bool runs);

@@ -25,7 +25,7 @@
 #include "vmadmd/create.h"
 #include "vmadmd/disks.h"
 #include "vmadmd/guest.h"
-#include "vmadmd/jobs.h"
+#include "vmadmd/live.h"
 #include "vmadmd/zfs_dataset.h"
 
 /* How long a creation is expected to take, as smartos facts 7.5 has it. */
@@ -205,30 +205,13 @@ int create_install(struct change *c, struct err *err)
 	return change_work(c, unmark_files, installed, err);
 }
 
-static void on_started(void *ctx, int r, int status, const char *body, const struct err *err)
-{
-	struct change *c = ctx;
-	struct err text = *err;
-
-	if (r == 0 && status >= 300)
-		r = ask_error(status, body, &text);
-	if (r < 0 && r != -EALREADY)
-		c->start_error = xstrdup(err_text(&text, r));
-	change_next(c);
-}
-
 static int start(struct change *c, struct err *err)
 {
-	struct ask_spec spec = {.uuid = c->uuid, .verb = "start", .uid = c->uid};
-
 	if (!c->new->autoboot)
 		return 0;
 	/* From here the zone state is vmstated's to tell; `state` stays provisioning. */
 	c->seq = guest_provisioning(guest_get(c->d, c->uuid), facts_of(c, NULL));
-	spec.command = c->command;
-	spec.body = json_pack("{s:b}", "wait", 1);
-	ask_start(c->d, &spec, on_started, c);
-	return STEP_WAIT;
+	return live_vm_start(c);
 }
 
 int create_settle(struct change *c, struct err *err)
@@ -240,25 +223,14 @@ int create_settle(struct change *c, struct err *err)
 int create_answer(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *out = json_object();
-	struct err text = {0};
 
 	feed_client_drain(c->d->states); /* vmstated told the state before it answered */
 	json_put_str(out, "uuid", c->uuid);
 	json_put_str(out, "name", c->new->name);
 	json_put_str(out, "state", guest_state(c->d, c->uuid));
-	json_put_bool(out, "confirmed", c->confirmed);
-	if (c->job)
-		job_result(c->job, out);
-	if (c->start_error) {
-		err_set(&text, EIO, "VM %s was created but did not start: %s", c->uuid,
-			c->start_error);
+	if (c->start_error)
 		log_warn("vm=%s created but not started: %s", c->uuid, c->start_error);
-	}
-	if (c->req && c->start_error)
-		http_reply_err(c->req, -EIO, &text);
-	else if (c->req)
-		http_reply_json(c->req, 200, out);
-	return 0;
+	return change_answer(c, out, "created");
 }
 
 int create_undo_files(struct change *c, struct err *err)

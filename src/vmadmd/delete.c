@@ -191,12 +191,7 @@ static int answer(struct change *c, struct err *err)
 	AUTO_JSON json_t *out = json_object();
 
 	json_put_str(out, "uuid", c->uuid);
-	json_put_bool(out, "confirmed", c->confirmed);
-	if (c->job)
-		job_result(c->job, out);
-	if (c->req)
-		http_reply_json(c->req, 200, out);
-	return 0;
+	return change_answer(c, out, "deleted");
 }
 
 static int undo_files(struct change *c, struct err *err)

@@ -400,14 +400,9 @@ int migrate_step_answer(struct change *c, struct err *err)
 	log_info("vm=%s migrated to='%s' uid=%u", c->uuid, m->to, c->uid);
 	json_put_str(out, "uuid", c->uuid);
 	json_put_str(out, "to", m->to);
-	json_put_bool(out, "confirmed", c->confirmed);
 	if (m->figures)
 		(void)json_object_update(out, m->figures);
-	if (c->job)
-		job_result(c->job, out);
-	if (c->req)
-		http_reply_json(c->req, 200, out);
-	return 0;
+	return change_answer(c, out, "migrated");
 }
 
 static int cancel(struct change *c, int r, const struct err *why, struct err *err)

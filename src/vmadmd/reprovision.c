@@ -274,52 +274,22 @@ static int store(struct change *c, struct err *err)
 	return change_work(c, store_files, stored, err);
 }
 
-static void on_started(void *ctx, int r, int status, const char *body, const struct err *err)
-{
-	struct change *c = ctx;
-	struct err text = *err;
-
-	if (r == 0 && status >= 300)
-		r = ask_error(status, body, &text);
-	if (r < 0 && r != -EALREADY)
-		c->start_error = xstrdup(err_text(&text, r));
-	change_next(c);
-}
-
 static int start(struct change *c, struct err *err)
 {
-	struct ask_spec spec = {.uuid = c->uuid, .verb = "start", .uid = c->uid};
-
 	(void)close(c->guest_lock);
 	c->guest_lock = -1;
 	c->seq = feed_seq(c->d->feed);
-	if (!c->ran)
-		return 0;
-	spec.command = c->command;
-	spec.body = json_pack("{s:b}", "wait", 1);
-	ask_start(c->d, &spec, on_started, c);
-	return STEP_WAIT;
+	return c->ran ? live_vm_start(c) : 0;
 }
 
 static int answer(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *out = json_object();
-	struct err text = {0};
 
 	feed_client_drain(c->d->states);
 	json_put_str(out, "uuid", c->uuid);
 	json_put_str(out, "state", guest_state(c->d, c->uuid));
-	json_put_bool(out, "confirmed", c->confirmed);
-	if (c->start_error)
-		err_set(&text, EIO, "VM %s was reprovisioned but did not start: %s", c->uuid,
-			c->start_error);
-	if (c->job)
-		job_result(c->job, out);
-	if (c->req && c->start_error)
-		http_reply_err(c->req, -EIO, &text);
-	else if (c->req)
-		http_reply_json(c->req, 200, out);
-	return 0;
+	return change_answer(c, out, "reprovisioned");
 }
 
 static int undo_files(struct change *c, struct err *err)

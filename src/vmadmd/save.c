@@ -204,18 +204,13 @@ static int answer(struct change *c, struct err *err)
 		 c->uid);
 	json_put_str(out, "uuid", c->uuid);
 	json_put_str(out, "file", c->live->saving->file);
-	json_put_bool(out, "confirmed", true);
-	if (c->job)
-		job_result(c->job, out);
-	if (c->req)
-		http_reply_json(c->req, 200, out);
-	return 0;
+	return change_answer(c, out, "saved");
 }
 
 static const change_step steps[] = {
 	check,          live_step_lock, live_step_nodes,  prepare,     live_step_job,
 	live_step_mark, stand_still,    move_out,         mark_ending, end_qemu,
-	keep_stopped,   finish,         live_step_unmark, answer,
+	keep_stopped,   finish,         live_step_unmark, step_told,   answer,
 };
 
 const struct change_kind change_save = {"save", steps,     ARRAY_SIZE(steps),

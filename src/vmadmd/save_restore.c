@@ -79,17 +79,12 @@ static int answer(struct change *c, struct err *err)
 
 	log_info("vm=%s %s done uid=%u", c->uuid, c->kind->verb, c->uid);
 	json_put_str(out, "uuid", c->uuid);
-	json_put_bool(out, "confirmed", true);
-	if (c->job)
-		job_result(c->job, out);
-	if (c->req)
-		http_reply_json(c->req, 200, out);
-	return 0;
+	return change_answer(c, out, "restored");
 }
 
 static const change_step steps[] = {
 	check,      live_step_lock, verify, journal,          live_step_job, live_step_mark,
-	start_held, move_in,        go_on,  live_step_unmark, answer,
+	start_held, move_in,        go_on,  live_step_unmark, step_told,     answer,
 };
 
 const struct change_kind change_restore = {"restore", steps,     ARRAY_SIZE(steps),

@@ -105,23 +105,12 @@ int snap_record(struct change *c, struct err *err)
 int snap_step_answer(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *out = json_object();
-	struct err text = {0};
 
 	log_info("vm=%s %s done name='%s' uid=%u", c->uuid, c->kind->verb, c->live->name, c->uid);
 	json_put_str(out, "uuid", c->uuid);
 	json_put_str(out, "name", c->live->name);
 	json_put_bool(out, "memory", c->live->memory > 0);
-	json_put_bool(out, "confirmed", c->confirmed);
-	if (c->job)
-		job_result(c->job, out);
-	if (c->start_error)
-		err_set(&text, EIO, "VM %s was rolled back but did not start: %s", c->uuid,
-			c->start_error);
-	if (c->req && c->start_error)
-		http_reply_err(c->req, -EIO, &text);
-	else if (c->req)
-		http_reply_json(c->req, 200, out);
-	return 0;
+	return change_answer(c, out, "rolled back");
 }
 
 /* --- creation --- */

@@ -72,10 +72,7 @@ static int answer(struct change *c, struct err *err)
 	AUTO_JSON json_t *out = json_object();
 
 	json_put_str(out, "uuid", c->uuid);
-	json_put_bool(out, "confirmed", c->confirmed);
-	if (c->req)
-		http_reply_json(c->req, 200, out);
-	return 0;
+	return change_answer(c, out, "taken");
 }
 
 static const change_step steps[] = {step_lock, check, store, step_seen, answer};

@@ -212,12 +212,7 @@ static int answer(struct change *c, struct err *err)
 
 	json_put_str(out, "uuid", c->uuid);
 	json_object_set_new(out, "changes", changes_json(&c->changes));
-	json_put_bool(out, "confirmed", c->confirmed);
-	if (c->job)
-		job_result(c->job, out);
-	if (c->req)
-		http_reply_json(c->req, 200, out);
-	return 0;
+	return change_answer(c, out, "updated");
 }
 
 static int undo_files(struct change *c, struct err *err)
