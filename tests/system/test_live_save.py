@@ -59,6 +59,11 @@ def test_life_goes_on(suite):
     assert "was written since" in suite.vmadm("restore", uuid, file, check=5).stderr
     suite.vmadm("restore", "--force", uuid, file)
     assert suite.vm(uuid)["run_state"] == "running"
+    suite.stop("vminfod")
+    for verb, name in [("save", "unseen"), ("restore", "unseen")]:
+        target = f"/vm/{uuid}/{verb}?wait=1"
+        reply = suite.http("vmadmd", "POST", target, {"file": str(suite.root / name)})
+        assert reply.json()["confirmed"] is False, reply
 
 
 def test_files_that_are_refused(suite):
