@@ -12,15 +12,14 @@
 
 #include "base/base64.h"
 #include "base/err.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "one/driver_input.h"
 #include "one/driver_message.h"
 #include "one/driver_options.h"
 #include "one/driver_tm.h"
 #include "one/xml.h"
 
-#define DEPLOY_FILE_MAX   (64u << 20)
 #define LCM_STATE_BACKUP  "69"
 #define NIC               "VM/TEMPLATE/NIC[ATTACH='YES']"
 #define PCI               "VM/TEMPLATE/PCI[ATTACH='YES']"
@@ -71,12 +70,6 @@ static const struct param_row {
 static const char *const folder_of[] = {
 	[STEP_VMM] = "vmm", [STEP_VNM] = "vnm", [STEP_TM] = "tm", [STEP_DS] = "datastore",
 };
-
-/* What a network driver is given of the VM. */
-static const char *const vnm_parts[] = {
-	"TEMPLATE/SECURITY_GROUP_RULE", "TEMPLATE/NIC", "TEMPLATE/NIC_ALIAS", "TEMPLATE/PCI",
-};
-static const char *const vnm_history[] = { "HOSTNAME", "HID", "DS_ID", "VM_MAD" };
 /* clang-format on */
 
 static bool has(const struct planner *p, const char *path)
@@ -115,109 +108,6 @@ static bool applies(const struct planner *p, const struct step *s)
 	return true;
 }
 
-/* --- standard input --- */
-
-static void print_if(struct strbuf *sb, xmlNode *node)
-{
-	if (node)
-		xml_print(sb, node);
-}
-
-static void print_networks(const struct planner *p, struct strbuf *sb, xmlNode *vm)
-{
-	strbuf_puts(sb, "<TEMPLATE>");
-	print_if(sb, xml_find(vm, "TEMPLATE/CONTEXT"));
-	for (size_t i = 0; i < ARRAY_SIZE(vnm_parts); i++) {
-		bool rule = i == 0;
-
-		if (str_ends(vnm_parts[i], "PCI") && p->m->era == ERA_5)
-			continue;
-		for (xmlNode *n = xml_find(vm, vnm_parts[i]); n; n = xml_next(n))
-			if (rule || xml_find(n, "VN_MAD"))
-				xml_print(sb, n);
-	}
-	strbuf_puts(sb, "</TEMPLATE>");
-}
-
-/* Source: fact sheet, 4.5, "vnm scripts". */
-static void print_vnm(const struct planner *p, struct strbuf *sb)
-{
-	xmlNode *vm = xml_find(p->top, "VM");
-
-	strbuf_puts(sb, "<VM>");
-	print_if(sb, xml_find(vm, "ID"));
-	print_if(sb, xml_find(vm, "DEPLOY_ID"));
-	print_networks(p, sb, vm);
-	print_if(sb, xml_find(vm, "USER_TEMPLATE"));
-	strbuf_puts(sb, "<HISTORY_RECORDS><HISTORY>");
-	for (size_t i = 0; i < ARRAY_SIZE(vnm_history); i++) {
-		AUTO_FREE char *path = xasprintf("HISTORY_RECORDS/HISTORY/%s", vnm_history[i]);
-
-		if (p->m->era == ERA_6 || !str_eq(vnm_history[i], "HID"))
-			print_if(sb, xml_find(vm, path));
-	}
-	strbuf_puts(sb, "</HISTORY></HISTORY_RECORDS></VM>");
-}
-
-static void print_failed_backup(const struct planner *p, struct strbuf *sb)
-{
-	print_if(sb, xml_find(p->top, "VM"));
-	if (sb->len && str_ends(sb->data, "</VM>")) {
-		sb->len -= strlen("</VM>");
-		strbuf_puts(sb, "<BACKUP_RESULT>FAILURE</BACKUP_RESULT></VM>");
-	}
-}
-
-static int read_deployment(const struct planner *p, struct strbuf *sb, struct err *err)
-{
-	AUTO_FREE char *path = xml_value(p->top, "LOCAL_DEPLOYMENT_FILE");
-	AUTO_FREE char *text = NULL;
-	struct err why = {0};
-	int r = path && *path ? file_read(path, DEPLOY_FILE_MAX, &text, NULL, NULL, &why)
-			      : err_set(&why, EINVAL, "the message names none");
-
-	if (r >= 0 && !*text)
-		r = err_set(&why, EINVAL, "it is empty");
-	if (r < 0)
-		return err_set(err, -r, "Cannot open deployment file %s: %s", path ? path : "",
-			       err_text(&why, r));
-	strbuf_puts(sb, text);
-	return 0;
-}
-
-static int make_in(const struct planner *p, enum step_in in, struct strbuf *sb, struct err *err)
-{
-	switch (in) {
-	case IN_NONE:
-		break;
-	case IN_ACTION:
-		strbuf_add(sb, p->m->xml, p->m->xml_len);
-		break;
-	case IN_DEPLOY:
-		return read_deployment(p, sb, err);
-	case IN_VNM:
-		print_vnm(p, sb);
-		break;
-	case IN_VM:
-	case IN_VM_64:
-		print_if(sb, xml_find(p->top, "VM"));
-		break;
-	case IN_VM_FAILED:
-		print_failed_backup(p, sb);
-		break;
-	case IN_STORE:
-		print_if(sb, xml_find(p->top, "DATASTORE"));
-		break;
-	case IN_STORE_ACTION:
-		strbuf_puts(sb, "<DS_DRIVER_ACTION_DATA>");
-		print_if(sb, xml_find(p->top, "DATASTORE"));
-		print_if(sb, xml_find(p->top, "VM"));
-		strbuf_puts(sb, "</DS_DRIVER_ACTION_DATA>");
-		break;
-	}
-	return 0;
-}
-
 /* Texts are made once per plan and shared by its commands. */
 static int set_in(const struct planner *p, struct command *c, struct err *err)
 {
@@ -231,7 +121,7 @@ static int set_in(const struct planner *p, struct command *c, struct err *err)
 		return 0;
 	if (!*at) {
 		AUTO_STRBUF struct strbuf sb = {0};
-		int r = make_in(p, in, &sb, err);
+		int r = input_make(p->m, p->top, in, &sb, err);
 
 		if (r < 0)
 			return r;
