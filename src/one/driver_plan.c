@@ -12,6 +12,7 @@
 
 #include "base/base64.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "one/driver_input.h"
