@@ -45,7 +45,7 @@ void take_boot(struct deploy *d, json_t *at, const struct deploy_row *row, const
 		json_put_str(at, row->key, letters);
 		return;
 	}
-	problems_add(&d->problems, PROBLEM_BAD_VALUE, row->path, NULL,
+	problems_add(&d->problems, PROBLEM_BAD_VALUE, deploy_row_path(d->dialect, row), NULL,
 		     "'%.80s' is not supported (want hd, cdrom, network)", value);
 }
 
@@ -169,7 +169,7 @@ static void disk(struct deploy *d, json_t *at, bool *ret_drop)
 		(void)json_object_del(at, "readonly");
 		(void)json_object_del(at, "discard");
 	}
-	deploy_finish_disk(d, at, &convert_dialect);
+	deploy_finish_disk(d, at);
 }
 
 const char *convert_bridge(const struct convert_bridges *bridges, const char *network)
@@ -275,8 +275,8 @@ int convert_libvirt(const char *text, size_t len, const struct convert_bridges *
 	r = xml_read(text, len, "domain", &doc, err);
 	if (r < 0)
 		return r;
-	deploy_init(&d, &nowhere);
-	deploy_walk(&d, &convert_dialect, xmlDocGetRootElement(doc));
+	deploy_init(&d, &convert_dialect, &nowhere);
+	deploy_walk(&d, xmlDocGetRootElement(doc));
 	memory(&d);
 	cpus(&d);
 	firmware_and_order(&d);

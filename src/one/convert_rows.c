@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a libvirt domain made by people has beside what the OpenNebula core writes: its elements
- * and attributes, over the rows of deploy_libvirt.c. An element that is in neither is told.
+ * and attributes, over the rows of deploy_rows.c. An element that is in neither is told.
  */
 #include "base/mem.h"
 #include "one/convert_private.h"

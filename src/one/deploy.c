@@ -30,37 +30,52 @@ char *deploy_path(const char *path)
 	return strbuf_steal(&sb);
 }
 
-static const struct deploy_row *exact_row(const struct deploy_dialect *dialect, const char *path)
+const char *deploy_row_path(const struct deploy_dialect *dialect, const struct deploy_row *row)
 {
-	for (size_t i = 0; i < dialect->count; i++)
-		if (str_eq(dialect->rows[i].path, path))
-			return &dialect->rows[i];
-	return dialect->base ? exact_row(dialect->base, path)
-			     : NULL; /* NOLINT(misc-no-recursion) */
+	return dialect->template ? row->template : row->path;
 }
 
-/* The last one counts: a row may narrow one before it. */
-static const struct deploy_row *wild_row(const struct deploy_dialect *dialect, const char *path)
+/* How path and that of a row belong together, the strongest last. */
+enum match { MATCH_NONE, MATCH_WILD, MATCH_HOLDS, MATCH_EXACT };
+
+static enum match match(const char *row, const char *path, size_t len)
 {
-	const struct deploy_row *wild = NULL;
+	size_t row_len = row ? strlen(row) : 0;
 
-	for (size_t i = 0; i < dialect->count; i++) {
-		const struct deploy_row *row = &dialect->rows[i];
-		size_t len = strlen(row->path);
-
-		if (row->path[len - 1] == '*' && strncmp(row->path, path, len - 1) == 0)
-			wild = row;
-	}
-	if (!wild && dialect->base)
-		return wild_row(dialect->base, path); /* NOLINT(misc-no-recursion) */
-	return wild;
+	if (row_len == len && memcmp(row, path, len) == 0)
+		return MATCH_EXACT;
+	if (row_len > len && (row[len] == '/' || row[len] == '@') && memcmp(row, path, len) == 0)
+		return MATCH_HOLDS;
+	if (row_len && row[row_len - 1] == '*' && strncmp(row, path, row_len - 1) == 0)
+		return MATCH_WILD;
+	return MATCH_NONE;
 }
 
+/*
+ * The row for path: its own; where rows lie below it, one that takes nothing; else the last that
+ * ends with '*', so that a row may narrow one before it. A dialect's rows go before its base's.
+ */
 static const struct deploy_row *row_of(const struct deploy_dialect *dialect, const char *path)
 {
-	const struct deploy_row *row = exact_row(dialect, path);
+	static const struct deploy_row holds = {.path = ""};
+	const struct deploy_row *found = NULL;
+	enum match best = MATCH_NONE;
+	size_t len = strlen(path);
 
-	return row || strchr(path, '@') ? row : wild_row(dialect, path);
+	for (; dialect; dialect = dialect->base) {
+		enum match wild = best;
+
+		for (size_t i = 0; i < dialect->count && best != MATCH_EXACT; i++) {
+			const struct deploy_row *row = &dialect->rows[i];
+			enum match m = match(deploy_row_path(dialect, row), path, len);
+
+			if (m > best || (m == MATCH_WILD && wild == MATCH_NONE && m == best)) {
+				best = m;
+				found = m == MATCH_HOLDS ? &holds : row;
+			}
+		}
+	}
+	return found;
 }
 
 static char *trimmed(const char *text)
@@ -75,30 +90,29 @@ static char *trimmed(const char *text)
 	return xstrndup(text ? text : "", len);
 }
 
-static void attributes(struct deploy *d, const struct deploy_dialect *dialect, xmlNode *node,
-		       const char *path, json_t *at)
+static void attributes(struct deploy *d, xmlNode *node, const char *path, json_t *at)
 {
 	for (xmlAttr *a = node->properties; a; a = a->next) {
 		AUTO_FREE char *key = xasprintf("%s@%s", path, (const char *)a->name);
 		AUTO_FREE char *value = xml_attr(node, (const char *)a->name);
 		AUTO_FREE char *text = trimmed(value);
-		const struct deploy_row *row = row_of(dialect, key);
+		const struct deploy_row *row = row_of(d->dialect, key);
 
-		if (row && row->take)
+		/* What a row says of all below an element it says of elements. */
+		if (row && row->take && !str_ends(deploy_row_path(d->dialect, row), "*"))
 			row->take(d, at, row, text);
-		else if (!row && dialect->attributes && !wild_row(dialect, key))
+		else if (!row && d->dialect->attributes)
 			problems_add(&d->problems, PROBLEM_BAD_PROPERTY, key, NULL,
 				     "'%.80s' is not known here", text);
 	}
 }
 
 /* Where the element's members belong: a disk or NIC of its own, or where its parent's do. */
-static json_t *place_of(struct deploy *d, const struct deploy_dialect *dialect, const char *path,
-			json_t *at)
+static json_t *place_of(struct deploy *d, const char *path, json_t *at)
 {
-	json_t *list = str_eq(path, dialect->disk)  ? d->disks
-		       : str_eq(path, dialect->nic) ? d->nics
-						    : NULL;
+	json_t *list = str_eq(path, d->dialect->disk)  ? d->disks
+		       : str_eq(path, d->dialect->nic) ? d->nics
+						       : NULL;
 
 	if (!list || json_array_size(list) >= ELEMENTS_MAX)
 		return at;
@@ -115,10 +129,9 @@ static bool has_elements(const xmlNode *node)
 	return false;
 }
 
-static void walk(struct deploy *d, const struct deploy_dialect *dialect, xmlNode *node,
-		 const char *path, json_t *at);
+static void walk(struct deploy *d, xmlNode *node, const char *path, json_t *at);
 
-static void walk_children(struct deploy *d, const struct deploy_dialect *dialect, /* NOLINT */
+static void walk_children(struct deploy *d, /* NOLINT */
 			  xmlNode *node, const char *path, json_t *at)
 {
 	for (xmlNode *child = node->children; child; child = child->next) {
@@ -127,45 +140,46 @@ static void walk_children(struct deploy *d, const struct deploy_dialect *dialect
 		if (child->type != XML_ELEMENT_NODE)
 			continue;
 		below = xasprintf("%s%s%s", path, *path ? "/" : "", (const char *)child->name);
-		walk(d, dialect, child, below, at);
+		walk(d, child, below, at);
 	}
 }
 
 /* Depth is that of the path, which is bounded. */
-static void walk(struct deploy *d, const struct deploy_dialect *dialect, /* NOLINT */
+static void walk(struct deploy *d, /* NOLINT */
 		 xmlNode *node, const char *path, json_t *at)
 {
-	const struct deploy_row *row = row_of(dialect, path);
+	const struct deploy_row *row = row_of(d->dialect, path);
 	AUTO_FREE char *value = xml_value(node, "");
 	AUTO_FREE char *text = trimmed(value);
 	size_t depth = 0;
 
 	for (const char *c = path; *c; c++)
 		depth += *c == '/';
-	if (!row && (dialect->strict || depth > DEPTH_MAX)) {
+	if (!row && (d->dialect->strict || depth > DEPTH_MAX)) {
 		problems_add(&d->problems, PROBLEM_BAD_PROPERTY, path, NULL,
 			     "is an element that is not known here");
 		return;
 	}
-	at = place_of(d, dialect, path, at);
+	at = place_of(d, path, at);
 	if (row && row->take &&
-	    (*text || dialect->strict || !has_elements(node) || row->take == take_refuse))
+	    (*text || d->dialect->strict || !has_elements(node) || row->take == take_refuse))
 		row->take(d, at, row, text);
 	if (row && row->take == take_refuse)
 		return;
-	attributes(d, dialect, node, path, at);
-	walk_children(d, dialect, node, path, at);
+	attributes(d, node, path, at);
+	walk_children(d, node, path, at);
 }
 
-void deploy_walk(struct deploy *d, const struct deploy_dialect *dialect, xmlNode *root)
+void deploy_walk(struct deploy *d, xmlNode *root)
 {
-	attributes(d, dialect, root, "", d->vm);
-	walk_children(d, dialect, root, "", d->vm);
+	attributes(d, root, "", d->vm);
+	walk_children(d, root, "", d->vm);
 }
 
-void deploy_init(struct deploy *d, const struct deploy_place *place)
+void deploy_init(struct deploy *d, const struct deploy_dialect *dialect,
+		 const struct deploy_place *place)
 {
-	*d = (struct deploy){.place = place, .vm = json_object()};
+	*d = (struct deploy){.dialect = dialect, .place = place, .vm = json_object()};
 	d->disks = json_array();
 	d->nics = json_array();
 	(void)json_object_set_new(d->vm, "disks", d->disks);
@@ -201,15 +215,15 @@ int deploy_read_vm(xmlNode *vm, const struct deploy_place *place, json_t **ret, 
 
 	if (!template)
 		return err_set(err, EINVAL, "the VM has no TEMPLATE");
-	deploy_init(&d, place);
+	deploy_init(&d, &deploy_template, place);
 	d.has_acpi = true;
-	walk_children(&d, &deploy_template, template, "", d.vm);
+	walk_children(&d, template, "", d.vm);
 	if (whole) {
 		take_value(&d, vm, "NAME", "alias");
 		take_value(&d, vm, "UNAME", ".uname");
 		take_value(&d, vm, "GNAME", ".gname");
 	}
-	deploy_finish(&d, &deploy_template);
+	deploy_finish(&d);
 	return done(&d, d.vm, ret, err);
 }
 
@@ -235,9 +249,9 @@ int deploy_read(const char *text, size_t len, const struct deploy_place *place, 
 			       "the deployment file's root is <%s> (want <domain>, <VM> or "
 			       "<TEMPLATE>)",
 			       (const char *)root->name);
-	deploy_init(&d, place);
-	deploy_walk(&d, &deploy_libvirt, root);
-	deploy_finish(&d, &deploy_libvirt);
+	deploy_init(&d, &deploy_libvirt, place);
+	deploy_walk(&d, root);
+	deploy_finish(&d);
 	return done(&d, d.vm, ret, err);
 }
 
@@ -247,14 +261,14 @@ static int read_one(xmlNode *node, const struct deploy_place *place, bool disk, 
 	struct deploy d;
 	json_t *list;
 
-	deploy_init(&d, place);
+	deploy_init(&d, &deploy_template, place);
 	d.has_acpi = true;
 	list = disk ? d.disks : d.nics;
-	walk(&d, &deploy_template, node, disk ? "DISK" : "NIC", d.vm);
+	walk(&d, node, disk ? "DISK" : "NIC", d.vm);
 	if (disk)
-		deploy_finish_disk(&d, json_array_get(list, 0), &deploy_template);
+		deploy_finish_disk(&d, json_array_get(list, 0));
 	else
-		deploy_finish_nic(&d, json_array_get(list, 0), &deploy_template);
+		deploy_finish_nic(&d, json_array_get(list, 0));
 	deploy_finish_hidden(json_array_get(list, 0));
 	return done(&d, json_array_get(list, 0), ret, err);
 }

@@ -2,7 +2,7 @@
 /*
  * Deployment files of the OpenNebula core, and disks and NICs of its messages, as payloads of our
  * VMs. Two dialects: libvirt's <domain> (TYPE kvm, qemu) and the core's own <VM> or <TEMPLATE>
- * (TYPE xml). Each element we know is a row of a table in deploy_libvirt.c or deploy_template.c;
+ * (TYPE xml). Each element we know is a row of the table in deploy_rows.c;
  * what a guest would miss is refused by name. Source: fact sheet, 7.
  */
 #pragma once

@@ -78,18 +78,18 @@ static const char *bus_of(struct deploy *d, const json_t *disk)
 	return "virtio";
 }
 
-void deploy_finish_disk(struct deploy *d, json_t *disk, const struct deploy_dialect *dialect)
+void deploy_finish_disk(struct deploy *d, json_t *disk)
 {
 	AUTO_FREE char *path = NULL;
 
 	if (!json_object_get(disk, "name"))
-		missing(d, dialect->disk, "has no TARGET");
+		missing(d, d->dialect->disk, "has no TARGET");
 	if (!json_object_get(disk, "model"))
 		json_put_str(disk, "model", bus_of(d, disk));
 	if (!json_object_get(disk, "path")) {
 		path = disk_path(d, disk);
 		if (!path)
-			missing(d, dialect->disk, "has neither DISK_ID nor SOURCE");
+			missing(d, d->dialect->disk, "has neither DISK_ID nor SOURCE");
 		json_put_str(disk, "path", path);
 	}
 	if (!json_object_get(disk, "media"))
@@ -128,19 +128,19 @@ static void nic_peak(json_t *nic, const char *from, const char *to)
 		json_put_int(nic, to, peak);
 }
 
-void deploy_finish_nic(struct deploy *d, json_t *nic, const struct deploy_dialect *dialect)
+void deploy_finish_nic(struct deploy *d, json_t *nic)
 {
 	static const char *const liberties[] = {"allow_ip_spoofing", "allow_mac_spoofing",
 						"allow_dhcp_spoofing", "allow_restricted_traffic"};
 	json_t *ips = json_object_get(nic, ".ips");
 
 	if (!json_object_get(nic, "nic_tag"))
-		missing(d, dialect->nic, "has no BRIDGE");
+		missing(d, d->dialect->nic, "has no BRIDGE");
 	if (!json_object_get(nic, "mac"))
-		missing(d, dialect->nic, "has no MAC");
+		missing(d, d->dialect->nic, "has no MAC");
 	/* libvirt's own default; the core's own from 6.0 on is virtio, and written out. */
 	if (!json_object_get(nic, "model"))
-		json_put_str(nic, "model", dialect->strict ? "rtl8139" : "virtio");
+		json_put_str(nic, "model", d->dialect->strict ? "rtl8139" : "virtio");
 	nic_peak(nic, ".peak_in", "bandwidth_in");
 	nic_peak(nic, ".peak_out", "bandwidth_out");
 	if (!json_object_get(nic, ".filter")) {
@@ -308,7 +308,7 @@ static void policy(struct deploy *d)
 	json_put_str(d->vm, "onfailure", "fail");
 }
 
-void deploy_finish(struct deploy *d, const struct deploy_dialect *dialect)
+void deploy_finish(struct deploy *d)
 {
 	struct deploy_place here = {.sysdir = json_get_str(d->vm, ".sysdir", ""),
 				    .exists = d->place->exists};
@@ -321,9 +321,9 @@ void deploy_finish(struct deploy *d, const struct deploy_dialect *dialect)
 	identity(d);
 	add_context(d);
 	json_array_foreach (d->disks, i, one)
-		deploy_finish_disk(d, one, dialect);
+		deploy_finish_disk(d, one);
 	json_array_foreach (d->nics, i, one)
-		deploy_finish_nic(d, one, dialect);
+		deploy_finish_nic(d, one);
 	boot_order(d);
 	tags(d);
 	firmware(d);

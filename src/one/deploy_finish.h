@@ -4,8 +4,8 @@
 
 #include "one/deploy_private.h"
 
-void deploy_finish(struct deploy *d, const struct deploy_dialect *dialect);
-void deploy_finish_disk(struct deploy *d, json_t *disk, const struct deploy_dialect *dialect);
-void deploy_finish_nic(struct deploy *d, json_t *nic, const struct deploy_dialect *dialect);
+void deploy_finish(struct deploy *d);
+void deploy_finish_disk(struct deploy *d, json_t *disk);
+void deploy_finish_nic(struct deploy *d, json_t *nic);
 /* Remove members that begin with HIDDEN. */
 void deploy_finish_hidden(json_t *object);

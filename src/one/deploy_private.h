@@ -10,7 +10,10 @@
 /* Members that only finish() reads begin with it, and are gone afterwards. */
 #define HIDDEN '.'
 
+struct deploy_dialect;
+
 struct deploy {
+	const struct deploy_dialect *dialect;
 	const struct deploy_place *place;
 	json_t *vm; /* the payload, its disks and nics within */
 	json_t *disks, *nics;
@@ -28,16 +31,18 @@ struct deploy_word {
 };
 
 struct deploy_row {
-	const char *path; /* "devices/disk/driver@cache", "DISK/CACHE"; '*' at its end: all below */
-	deploy_take *take;               /* NULL: nothing to do with it */
-	const char *key;                 /* member of the payload, or the reason of a refusal */
+	const char *path;  /* "devices/disk/driver@cache"; '*' at its end: all below; NULL: none */
+	deploy_take *take; /* NULL: nothing to do with it */
+	const char *key;   /* member of the payload, or the reason of a refusal */
 	const struct deploy_word *words; /* of take_word; ends with theirs NULL */
+	const char *template;            /* "DISK/CACHE", the path in the core's own description */
 };
 
 struct deploy_dialect {
 	const struct deploy_row *rows;
 	size_t count;
 	const char *disk, *nic; /* elements that begin one */
+	bool template;          /* paths of rows are those of the core's own description */
 	bool strict;            /* an element without a row is refused, else passed over */
 	bool attributes;        /* and so is an attribute */
 	const struct deploy_dialect *base; /* where rows are looked for that are not in these */
@@ -47,9 +52,12 @@ extern const struct deploy_dialect deploy_libvirt, deploy_template;
 
 /* --- deploy.c --- */
 /* An empty payload; the caller frees d->vm and d->problems. place may be NULL. */
-void deploy_init(struct deploy *d, const struct deploy_place *place);
+void deploy_init(struct deploy *d, const struct deploy_dialect *dialect,
+		 const struct deploy_place *place);
 /* Let the rows take what stands in and below root. */
-void deploy_walk(struct deploy *d, const struct deploy_dialect *dialect, xmlNode *root);
+void deploy_walk(struct deploy *d, xmlNode *root);
+/* The row's path as the document has it. */
+const char *deploy_row_path(const struct deploy_dialect *dialect, const struct deploy_row *row);
 
 /* --- deploy_take.c --- */
 deploy_take take_str, take_path, take_int, take_kib, take_word, take_yes, take_present, take_kbyte,

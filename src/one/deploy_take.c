@@ -75,8 +75,8 @@ static void put_number(struct deploy *d, json_t *at, const struct deploy_row *ro
 		whole = (json_int_t)(number * factor);
 		json_put_int(at, row->key, whole + ((double)whole < number * factor));
 	} else {
-		problems_add(&d->problems, PROBLEM_BAD_VALUE, row->path, NULL,
-			     "'%.80s' is not a number", value);
+		problems_add(&d->problems, PROBLEM_BAD_VALUE, deploy_row_path(d->dialect, row),
+			     NULL, "'%.80s' is not a number", value);
 	}
 }
 
@@ -119,7 +119,7 @@ void take_kbyte(struct deploy *d, json_t *at, const struct deploy_row *row, cons
 /* CPU, a number of host CPUs; a whole one weighs what a VM without a figure does. */
 void take_shares(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
 {
-	put_number(d, at, row, value, str_eq(row->path, "CPU") ? 100 : 100.0 / 1024);
+	put_number(d, at, row, value, row->path ? 100.0 / 1024 : 100);
 }
 
 void take_ip(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
@@ -166,7 +166,7 @@ void take_word(struct deploy *d, json_t *at, const struct deploy_row *row, const
 	for (const struct deploy_word *w = row->words; w->theirs; w++)
 		if (*w->theirs)
 			strbuf_printf(&want, "%s%s", want.len ? ", " : "", w->theirs);
-	problems_add(&d->problems, PROBLEM_BAD_VALUE, row->path, NULL,
+	problems_add(&d->problems, PROBLEM_BAD_VALUE, deploy_row_path(d->dialect, row), NULL,
 		     "'%.80s' is not supported (want %s)", value, want.data);
 }
 
@@ -242,7 +242,8 @@ void take_acpi_yes(struct deploy *d, json_t *at, const struct deploy_row *row, c
 
 void take_refuse(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
 {
-	AUTO_FREE char *path = xstrndup(row->path, strcspn(row->path, "*"));
+	const char *name = deploy_row_path(d->dialect, row);
+	AUTO_FREE char *path = xstrndup(name, strcspn(name, "*"));
 
 	problems_add(&d->problems, PROBLEM_BAD_PROPERTY, path, NULL, "is not supported%s%s",
 		     row->key ? ": " : "", row->key ? row->key : "");
