@@ -154,10 +154,17 @@ static void order_grant(struct order *o)
 	change_next(o->c);
 }
 
+/* Its change, or what a sudden end left of it. */
+static bool under_way(const struct order *o)
+{
+	AUTO_JSON json_t *journal = live_journal(o->d, o->uuid);
+
+	return o->c || (journal && str_eq(json_get_str(journal, MIGRATE_SESSION, ""), o->session));
+}
+
 /* Before "no" is said, its QEMU is ended, so that the disks are free where they are shared. */
 static void order_settle(struct order *o)
 {
-	AUTO_JSON json_t *journal = NULL;
 	struct err err = {0};
 
 	if (arrive_granted(o->d, o->session)) {
@@ -170,15 +177,19 @@ static void order_settle(struct order *o)
 		reply_error(o, EBUSY, "it is being ended");
 		return;
 	}
-	journal = live_journal(o->d, o->uuid);
-	if (o->c || (journal && str_eq(json_get_str(journal, MIGRATE_SESSION, ""), o->session)))
+	if (under_way(o))
 		reply_error(o, EBUSY, "it is being ended");
 	else
 		reply_granted(o->req, false);
 }
 
+/* The journal of its arrival is read by that record: it goes first. */
 static void order_forget(struct order *o)
 {
+	if (under_way(o)) {
+		reply_error(o, EBUSY, "its arrival is not through yet");
+		return;
+	}
 	arrive_forget(o->d, o->session);
 	reply_granted(o->req, true);
 }

@@ -87,7 +87,7 @@ static void take_back(struct http_request *req, struct vmadmd *d, const char *uu
 	for (struct change *c = d->changes; c; c = c->next) {
 		struct migrating *m = c->live ? c->live->migrating : NULL;
 
-		if (!str_eq(c->uuid, uuid) || !m || !m->retry)
+		if (!str_eq(c->uuid, uuid) || !m || !m->retry || m->granted)
 			continue;
 		log_warn("vm=%s taken back by force uid=%u: %s did not say that it does not run "
 			 "there",

@@ -40,6 +40,7 @@ struct migrating {
 	sd_event_source *retry;
 	bool stopped; /* the guest stands still */
 	bool granted;
+	unsigned thanked; /* how often it was too early for that */
 };
 
 /* The side it comes to. */

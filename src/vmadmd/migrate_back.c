@@ -21,9 +21,11 @@
 #include "vmadmd/jobs.h"
 #include "vmadmd/migrate.h"
 
-#define ASK_AGAIN_MS 1000u
-#define ASK_MS       30000u
-#define TELL_MS      10000u /* a word the other side does not depend on */
+#define ASK_AGAIN_MS   1000u
+#define ASK_MS         30000u
+#define TELL_MS        10000u /* a word the other side does not depend on */
+#define THANK_AGAIN_MS 500u
+#define THANK_TRIES    60
 
 static json_t *who(const struct change *c)
 {
@@ -103,21 +105,41 @@ int migrate_step_old(struct change *c, struct err *err)
 	return delete_check_alone(c, err);
 }
 
+static void thank(struct change *c);
+
+static int thank_again(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	thank(ctx);
+	return 0;
+}
+
 static void on_thanked(void *ctx, int r, const json_t *body, const struct err *err)
 {
 	struct change *c = ctx;
+	struct migrating *m = c->live->migrating;
 
+	/* It runs there, but that is not written down as a whole yet. */
+	if (r == -EBUSY && m->thanked++ < THANK_TRIES) {
+		(void)timer_set(c->d->event, &m->retry, THANK_AGAIN_MS, thank_again, c);
+		return;
+	}
+	m->retry = sd_event_source_disable_unref(m->retry);
 	if (r < 0)
 		log_warn("vm=%s is gone here, but %s could not be told: %s", c->uuid,
 			 c->live->migrating->to, err_text(err, r));
 	change_next(c);
 }
 
+static void thank(struct change *c)
+{
+	peer_call(c->live->migrating->peer, "/arrivals/forget", who(c), TELL_MS, on_thanked, c);
+}
+
 int migrate_step_thank(struct change *c, struct err *err)
 {
 	c->live->marked = false; /* the journal went with the rest */
 	live_point("gone");
-	peer_call(c->live->migrating->peer, "/arrivals/forget", who(c), TELL_MS, on_thanked, c);
+	thank(c);
 	return STEP_WAIT;
 }
 

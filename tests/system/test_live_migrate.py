@@ -47,11 +47,21 @@ def to(suite):
     return f"unix:{suite.root}"
 
 
+def machines(suite):
+    """Pids of QEMUs of this root."""
+    found = []
+    for pid in suite.guests():
+        with contextlib.suppress(OSError):
+            if b"qemu-system" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
 def gone(suite, uuid):
     """Nothing of the VM is left in this root."""
     assert suite.http("vminfod", "GET", f"/vms/{uuid}").status == 404
     assert not suite.data_dir(uuid).exists() and not (suite.etc / uuid).exists()
-    assert not suite.guests()
+    assert not machines(suite)
 
 
 def settled(suite, other, uuid):
@@ -293,9 +303,7 @@ def hurt(case, suite, other, uuid, witness, link):
         one.start("vmstated")
     elif what.startswith("qemu"):
         one = suite if what.endswith("from") else other
-        pids = [pid for pid in one.guests() if b"qemu-system" in
-                pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
-        for pid in pids:
+        for pid in machines(one):
             witness.kill(pid)
     else:
         link.cut()
@@ -364,7 +372,7 @@ def injure(suite, other, tmp_path, case):
             where.vmadm("start", uuid)
         else:
             where = one_has_it(suite, other, uuid, "running")
-            runs(where, uuid)
+        runs(where, uuid)
         witness.never_two()
         last = witness.spans()[-1]
         assert last[2] == where.vm(uuid)["pid"], (witness.spans(), where.root)
