@@ -93,6 +93,31 @@ int cmd_delete(struct cli *cli)
 	return cli_flag(cli, OPT_DRY_RUN) ? dry_delete(cli, cli->args[0]) : act_run(cli, &a);
 }
 
+/* Another QEMU is installed than the one it runs in. */
+static void put_qemu(struct strbuf *sb, struct slice qemu)
+{
+	AUTO_STRBUF struct strbuf line = {0};
+
+	if (js_type(js_member(qemu, "changes")) != 't')
+		return;
+	strbuf_puts(&line, "qemu: ");
+	js_put_string(&line, js_member(qemu, "running"));
+	strbuf_puts(&line, " -> ");
+	js_put_string(&line, js_member(qemu, "installed"));
+	strbuf_puts(&line, " (next start)");
+	strbuf_put_escaped(sb, line.data);
+	strbuf_putc(sb, '\n');
+}
+
+static void say_nothing_pending(const struct cli *cli, struct slice qemu)
+{
+	AUTO_STRBUF struct strbuf sb = {0};
+
+	js_put_string(&sb, js_member(qemu, "running"));
+	cli_say("Nothing is pending for VM %s%s%s%s", cli->args[0], sb.len ? " (QEMU " : "",
+		sb.len ? sb.data : "", sb.len ? ")" : "");
+}
+
 /* What the next start will change of the VM that runs. */
 static int get_pending(struct cli *cli)
 {
@@ -114,12 +139,13 @@ static int get_pending(struct cli *cli)
 		cli_put_json(json);
 	} else {
 		now_put_changes(&sb, js_member(json, "pending"));
+		put_qemu(&sb, js_member(json, "qemu"));
 		cli_put(sb.data, sb.len);
 		(void)cli_flush();
 		if (js_type(js_member(json, "running")) != 't')
 			cli_say("VM %s is not running", cli->args[0]);
 		else if (sb.len == 0)
-			cli_say("Nothing is pending for VM %s", cli->args[0]);
+			say_nothing_pending(cli, js_member(json, "qemu"));
 	}
 	client_reply_done(&reply);
 	return EXIT_OK;

@@ -62,6 +62,26 @@ json_t *accel_object(const struct supervisor *sup)
 	return j;
 }
 
+/* "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\n...": from the number on, one line. */
+static char *version_text(const struct accel_state *a)
+{
+	static const char head[] = "QEMU emulator version ";
+	const char *at = a->version_out ? strstr(a->version_out, head) : NULL;
+
+	return at ? xstrndup(at + strlen(head), strcspn(at + strlen(head), "\n")) : NULL;
+}
+
+json_t *accel_installed(const struct supervisor *sup)
+{
+	const struct accel_state *a = sup->accel;
+	AUTO_FREE char *version = version_text(a);
+
+	if (!sup->caps_known || !version)
+		return NULL;
+	return json_pack("{s:s, s:s, s:I, s:I}", "version", version, "binary", a->binary, "mtime",
+			 (json_int_t)a->st.st_mtime, "inode", (json_int_t)a->st.st_ino);
+}
+
 int accel_probe_main(void)
 {
 	struct err err = {0};
@@ -233,6 +253,7 @@ static bool load_cache(struct supervisor *sup)
 	if (qemu_caps_parse(a->binary, json_get_str(j, "version", ""),
 			    json_get_str(j, "machines", ""), &sup->caps, NULL) < 0)
 		return false;
+	replace_str(&a->version_out, xstrdup(json_get_str(j, "version", "")));
 	a->ns_per_loop = json_real_value(json_object_get(j, "ns"));
 	(void)snprintf(a->text, sizeof(a->text), "%s", json_get_str(j, "text", ""));
 	judge_speed(sup);

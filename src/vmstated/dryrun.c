@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/json.h"
@@ -17,6 +18,7 @@
 #include "net/http.h"
 #include "qemu/bhyve.h"
 #include "qemu/image.h"
+#include "store/started.h"
 #include "vmstated/hardware.h"
 #include "vmstated/parts.h"
 #include "vmstated/routes.h"
@@ -136,10 +138,64 @@ void dryrun_reply(struct supervisor *sup, struct http_request *req, struct vm *v
 	accel_when_known(sup, on_known, d);
 }
 
+/* --- what is pending --- */
+
+struct pending {
+	struct supervisor *sup;
+	struct http_request *req;
+	char uuid[UUID_LEN + 1];
+};
+
+/* {"running","installed","changes"}: of QEMU; what is not known is left out. */
+static json_t *qemu_object(const struct guest *g)
+{
+	AUTO_JSON json_t *installed = accel_installed(g->sup), *facts = NULL;
+	AUTO_VM struct vm *vm = NULL;
+	const json_t *running = NULL;
+	json_t *out = json_object();
+
+	if (g->pid > 0 && started_read(&g->sup->paths, g->uuid, &vm, &facts, NULL) == 0)
+		running = json_object_get(facts, "qemu");
+	json_put_str(out, "running", json_get_str(running, "version", NULL));
+	json_put_str(out, "installed", json_get_str(installed, "version", NULL));
+	if (running && installed)
+		json_put_bool(out, "changes", !json_equal(running, installed));
+	return out;
+}
+
+static void on_pending(void *ctx)
+{
+	struct pending *p = ctx;
+	AUTO_JSON json_t *j = NULL;
+	struct err err = {0};
+	struct guest *g = guest_by_uuid(p->sup, p->uuid);
+
+	if (!g) {
+		err_set(&err, ENOENT, "VM %s is gone", p->uuid);
+		http_reply_err(p->req, -ENOENT, &err);
+		free(p);
+		return;
+	}
+	j = json_pack("{s:s, s:b, s:o, s:o}", "uuid", g->uuid, "running", g->pid > 0, "pending",
+		      guest_pending(g), "qemu", qemu_object(g));
+	if (g->once && g->pid > 0)
+		(void)json_object_set(j, "once", g->once);
+	http_reply_json(p->req, 200, j);
+	free(p);
+}
+
+static void on_pending_gone(struct http_request *req, void *ctx)
+{
+	struct pending *p = ctx;
+
+	accel_forget(p->sup, p);
+	free(p);
+}
+
 /* Old and new values may be secrets: for those who may start it. */
 void route_pending(struct http_request *req, void *ctx)
 {
-	AUTO_JSON json_t *j = NULL;
+	struct pending *p;
 	struct err err = {0};
 	struct guest *g;
 	int r = supervisor_find(ctx, http_param(req, "id"), &g, &err);
@@ -150,11 +206,11 @@ void route_pending(struct http_request *req, void *ctx)
 	}
 	if (routes_refused(ctx, req, g))
 		return;
-	j = json_pack("{s:s, s:b, s:o}", "uuid", g->uuid, "running", g->pid > 0, "pending",
-		      guest_pending(g));
-	if (g->once && g->pid > 0)
-		(void)json_object_set(j, "once", g->once);
-	http_reply_json(req, 200, j);
+	p = xcalloc(1, sizeof(*p));
+	*p = (struct pending){.sup = ctx, .req = req};
+	memcpy(p->uuid, g->uuid, sizeof(p->uuid));
+	http_on_gone(req, on_pending_gone, p);
+	accel_when_known(p->sup, on_pending, p);
 }
 
 /* The arguments of a VM that does not exist yet, from its object. */

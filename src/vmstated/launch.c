@@ -98,7 +98,8 @@ static int write_started(struct guest *g, const struct argv *argv, struct err *e
 	AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, "started.json");
 	AUTO_FREE char *text = once_definition(g->started);
 	json_t *args = json_array();
-	AUTO_JSON json_t *doc = json_pack("{s:o, s:s}", "argv", args, "definition", text);
+	AUTO_JSON json_t *doc = json_pack("{s:o, s:s, s:o*}", "argv", args, "definition", text,
+					  "qemu", accel_installed(g->sup));
 
 	for (size_t i = 0; i < argv->count; i++)
 		(void)json_array_append_new(args, json_string(argv->items[i]));

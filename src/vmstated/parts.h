@@ -16,8 +16,7 @@ struct guest *guest_by_uuid(struct supervisor *sup, const char *uuid);
 struct guest *guest_add(struct supervisor *sup, const char *uuid, const char *name);
 void guest_drop(struct guest *g);
 int supervisor_find(struct supervisor *sup, const char *id, struct guest **ret, struct err *err);
-/* The definition in force: as started while it runs, else the catalog's; NULL when there is none.
- */
+/* The definition in force: as started while it runs, else the catalog's; NULL: none. */
 const struct vm *guest_vm(const struct guest *g);
 
 /* --- lifecycle.c --- */
@@ -140,6 +139,7 @@ void accel_forget(struct supervisor *sup, void *ctx);
 const char *accel_text(const struct supervisor *sup);
 /* {"kind","text","asking","qemu"?,"error"?}: the accelerator, and the QEMU that new guests get. */
 json_t *accel_object(const struct supervisor *sup);
+json_t *accel_installed(const struct supervisor *sup); /* its version and file; NULL: unknown */
 int accel_probe_main(void);
 
 /* --- routes.c --- */

@@ -62,6 +62,37 @@ def test_pending(suite):
     assert pending(suite) == {} and "128M" in " ".join(started(suite, uuid)["argv"])
 
 
+def install(suite, version):
+    """Replace the QEMU that is installed, as a package does: by a rename."""
+    program, new = suite.root / "qemu", suite.root / "qemu.new"
+    new.write_text(f"""#!/bin/sh
+[ "$1" = --version ] && exec echo 'QEMU emulator version {version}'
+exec qemu-system-x86_64 "$@"
+""")
+    new.chmod(0o755)
+    new.rename(program)
+    suite.env["DROVER_QEMU"] = str(program)
+
+
+def test_qemu_that_is_installed(suite):
+    """The QEMU it runs in, the one its next start gets, also after another vmstated's start."""
+    install(suite, "7.2.17 (old)")
+    suite.restart("vmstated")
+    make(suite, plain("web0"))
+    suite.vmadm("start", "web0")
+    assert "for VM web0 (QEMU 7.2.17 (old))" in suite.vmadm("get", "--pending", "web0").stderr
+    install(suite, "7.2.22 (new)")
+    for _ in range(2):
+        text = suite.vmadm("get", "--pending", "web0").stdout
+        assert text == "qemu: 7.2.17 (old) -> 7.2.22 (new) (next start)\n"
+        suite.restart("vmstated")
+    said = json.loads(suite.vmadm("get", "--pending", "--json", "web0").stdout)
+    assert said["qemu"] == {"running": "7.2.17 (old)", "installed": "7.2.22 (new)",
+                            "changes": True}
+    suite.vmadm("reboot", "-t", "0", "web0")
+    assert "(QEMU 7.2.22 (new))" in suite.vmadm("get", "--pending", "web0").stderr
+
+
 def test_live_members_of_supervision(suite):
     """An update says (live) of stoptimeout: a stop of the guest that runs goes by it."""
     make(suite, plain("web0"))
