@@ -223,6 +223,8 @@ static int check(struct change *c, struct err *err)
 		r = err_set(err, EINVAL, "uuid: the object is of another VM");
 	if (r == 0)
 		r = check_disks(c, err);
+	if (r == 0 && json_object_get(c->live->arriving->offer, "snapshots"))
+		r = snap_check_index(json_object_get(c->live->arriving->offer, "snapshots"), err);
 	if (r < 0)
 		return r;
 	vm_validate(c->new, &c->problems);
@@ -251,7 +253,7 @@ static int make_image(const json_t *image, struct err *err)
 static int make_files(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *images = json_array(), *content = json_object();
-	const json_t *image;
+	const json_t *snapshots = json_object_get(c->live->arriving->offer, "snapshots"), *image;
 	size_t i;
 	int r;
 
@@ -261,6 +263,8 @@ static int make_files(struct change *c, struct err *err)
 	r = mark_new(c->d, c->uuid, content, err);
 	if (r == 0)
 		r = live_journal_write(c, err);
+	if (r == 0 && snapshots)
+		r = snap_index_write(c->d, c->uuid, snapshots, err);
 	json_array_foreach (c->live->arriving->images, i, image) {
 		if (r == 0)
 			r = make_image(image, err);
@@ -390,6 +394,8 @@ static int answer(struct change *c, struct err *err)
 	live_point("running");
 	reply(c, true, NULL);
 	migrate_capabilities_off(c);
+	snapshots_read(c->d, c->uuid);
+	c->seq = guest_publish(live_guest(c));
 	c->live->undone = true;
 	log_info("vm=%s arrived session=%s uid=%u", c->uuid, c->live->arriving->session, c->uid);
 	return 0;

@@ -26,8 +26,13 @@
 static int listen_at(struct change *c, const char *name, int *ret_fd, struct err *err)
 {
 	AUTO_FREE char *path = path_of_run(c->d->paths, c->uuid, name);
+	int r = sock_listen(path, 0600, ret_fd, err);
 
-	return sock_listen(path, 0600, ret_fd, err);
+	/* Who sends the VM may connect: ssh does so as the user it was told. */
+	if (r == 0 && c->uid != geteuid() && lchown(path, c->uid, (gid_t)-1) < 0)
+		log_warn("vm=%s '%s' stays with uid %u: %s", c->uuid, path, geteuid(),
+			 strerror(errno));
+	return r;
 }
 
 static void remove_sockets(struct change *c)

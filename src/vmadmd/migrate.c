@@ -158,8 +158,6 @@ static int check(struct change *c, struct err *err)
 
 static int check_vm(struct change *c, const struct vm *vm, const json_t *facts, struct err *err)
 {
-	AUTO_JSON json_t *index = snap_index(c->d, c->uuid, err);
-
 	if (!c->live->running)
 		return err_set(err, EBUSY, "VM %s does not run", c->uuid);
 	if (vm->configfile)
@@ -169,13 +167,6 @@ static int check_vm(struct change *c, const struct vm *vm, const json_t *facts, 
 	if (json_object_get(facts, "once"))
 		return err_set(err, ENOTSUP,
 			       "VM %s was started with media for that boot alone: restart it",
-			       c->uuid);
-	if (!index)
-		return -EIO;
-	if (json_array_size(json_object_get(index, "snapshots")) > 0)
-		return err_set(err, ENOTSUP,
-			       "VM %s has snapshots, which would stay behind: delete them first "
-			       "(vmadm list-snapshots)",
 			       c->uuid);
 	return 0;
 }
@@ -199,6 +190,19 @@ static json_int_t size_of(const struct live *l, const char *path, json_int_t *re
 	return 0;
 }
 
+/* copy_disks is true for all files outside the data directory, or a list of their paths. */
+static bool to_copy(const json_t *options, const char *path)
+{
+	const json_t *wanted = json_object_get(options, "copy_disks"), *one;
+	size_t i;
+
+	json_array_foreach (wanted, i, one) {
+		if (str_eq(json_string_value(one), path))
+			return true;
+	}
+	return json_is_true(wanted);
+}
+
 static json_t *offer_disk(struct change *c, size_t i)
 {
 	const struct live_disk *disk = &c->live->disks[i];
@@ -208,9 +212,10 @@ static json_t *offer_disk(struct change *c, size_t i)
 	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, "");
 	struct stat st = {0};
 
-	m->copy[i] = str_starts(disk->path, data) || json_get_bool(m->options, "copy_disks", false);
 	if (stat(disk->path, &st) == 0)
 		json_put_int(out, "inode", (json_int_t)st.st_ino);
+	m->copy[i] = str_starts(disk->path, data) ||
+		     (!S_ISBLK(st.st_mode) && to_copy(m->options, disk->path));
 	json_put_str(out, "path", disk->path);
 	json_put_str(out, "format", disk->format);
 	json_put_bool(out, "copy", m->copy[i]);
@@ -244,6 +249,30 @@ static int offer(struct change *c, struct err *err)
 	return 0;
 }
 
+/* They lie in disks that are shared, so that only what is known of them goes along. */
+static int offer_snapshots(struct change *c, struct err *err)
+{
+	const struct migrating *m = c->live->migrating;
+	AUTO_JSON json_t *index = snap_index(c->d, c->uuid, err);
+	bool stay = c->live->vars != NULL;
+
+	if (!index)
+		return -EIO;
+	if (json_array_size(json_object_get(index, "snapshots")) == 0)
+		return 0;
+	for (size_t i = 0; i < c->live->ndisks; i++)
+		stay = stay || m->copy[i];
+	if (stay)
+		return err_set(err, ENOTSUP,
+			       "VM %s has snapshots, which would stay behind with %s: delete them "
+			       "first (vmadm list-snapshots)",
+			       c->uuid,
+			       c->live->vars ? "its firmware's variables"
+					     : "disks that are copied");
+	(void)json_object_set(m->offer, "snapshots", index);
+	return 0;
+}
+
 /* What is deleted here in the end must be ours to delete. */
 static int prepare(struct change *c, struct err *err)
 {
@@ -257,6 +286,8 @@ static int prepare(struct change *c, struct err *err)
 		r = migrate_step_old(c, err);
 	if (r == 0)
 		r = offer(c, err);
+	if (r == 0)
+		r = offer_snapshots(c, err);
 	if (r < 0)
 		return r;
 	c->live->journal = snap_journal(c, "migrate");

@@ -61,8 +61,8 @@ const struct http_route vmadmd_routes[] = {
 	{ "POST",   "/vm/:id/restore", handle_restore, false,
 	  "Start with the memory of a file: {file, force}. A job." },
 	{ "POST",   "/vm/:id/migrate", handle_migrate, false,
-	  "Go on elsewhere: {to, bandwidth_mib, downtime_ms, copy_disks}; {here: true}: run here although "
-	  "the other side does not say that it does not. A job." },
+	  "Go on elsewhere: {to, bandwidth_mib, downtime_ms, copy_disks: true or paths}; {here: true}: run "
+	  "here although the other side does not say that it does not. A job." },
 	{ "POST",   "/arrivals",    handle_arrive, false,
 	  "Of another vmadmd: make a VM ready to go on here (docs/migration.md)." },
 	{ "POST",   "/arrivals/:order", handle_arrive_order, false,

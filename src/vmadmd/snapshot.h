@@ -34,6 +34,8 @@ void snapshots_read(struct vmadmd *d, const char *uuid);
 
 /* --- snapshot.c and its parts --- */
 void handle_snapshots(struct http_request *req, void *ctx);
+/* -EINVAL: no list of snapshots that could be ours. */
+int snap_check_index(const json_t *index, struct err *err);
 void handle_snapshot_import(struct http_request *req, void *ctx); /* change.c */
 void handle_snapshot_create(struct http_request *req, void *ctx);
 void handle_snapshot_rollback(struct http_request *req, void *ctx);

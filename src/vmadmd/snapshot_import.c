@@ -14,9 +14,9 @@
 #include "vmadmd/guest.h"
 #include "vmadmd/snapshot.h"
 
-static int check_entries(const json_t *list, struct err *err)
+int snap_check_index(const json_t *index, struct err *err)
 {
-	json_t *entry;
+	const json_t *list = json_object_get(index, "snapshots"), *entry;
 	size_t i;
 
 	if (!json_is_array(list) || json_array_size(list) > SNAP_MAX)
@@ -37,7 +37,7 @@ static int check(struct change *c, struct err *err)
 	int r = change_entry(c, err) ? 0 : -ENOENT;
 
 	if (r == 0)
-		r = check_entries(json_object_get(c->payload, "snapshots"), err);
+		r = snap_check_index(c->payload, err);
 	if (r < 0)
 		return r;
 	if (!str_eq(state, "stopped"))

@@ -15,6 +15,7 @@
 #include "store/catalog.h"
 #include "vmadmd/change.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/live.h"
 
 static bool has_ended(const struct guest *g)
 {
@@ -41,6 +42,9 @@ void transient_look(struct guest *g)
 	const struct catalog_entry *e = catalog_by_uuid(g->d->catalog, g->uuid);
 
 	if (!e || e->error || !e->vm->transient || !has_ended(g) || is_going(g))
+		return;
+	/* Its journal decides first whose it is; an end that follows is told again. */
+	if (live_kept_away(g->d, g->uuid, NULL) < 0)
 		return;
 	log_info("vm=%s transient, and its guest has ended: removed", g->uuid);
 	change_order(g->d, &change_delete, g->uuid, &by, NULL, NULL);
