@@ -29,7 +29,7 @@ const struct action actions[] = {
 	{ "exec", "vmid host command input", 3, act_exec, "Run a command in the guest." },
 	{ "exec_cancel", "vmid host", 1, act_exec_cancel, "End that command." },
 	{ "migrate", "id target host", 2, act_migrate, "Move a running VM to another host." },
-	{ "migrate_local", "id target host", 2, act_migrate, "The same, begun on the front-end." },
+	{ "migrate_local", "id target host", 2, act_migrate_local, "The same, begun on the front-end." },
 	{ "poll", "id host", 0, act_poll, "Print what is known of a VM." },
 	{ "prereconfigure", "id target", 1, act_prereconfigure, "Eject the context CD." },
 	{ "reboot", "id host", 1, act_reboot, "Ask the guest to reboot." },

@@ -69,6 +69,11 @@ char *call_dir_of(const char *file);
  */
 int ask_vmadmd(struct call *call, const char *method, const char *target, json_t *body,
 	       json_t **ret, struct err *err);
+/*
+ * The same for what is a job there, followed to its end also where vmadmd is started anew
+ * meanwhile; ret gets its result.
+ */
+int ask_job(struct call *call, const char *target, json_t *body, json_t **ret, struct err *err);
 /* "/vm/ID" with suffix appended as it is; caller frees. */
 char *vm_target(const char *id, const char *suffix);
 /* The VM object by name, uuid or unique alias; -ENOENT "no VM 'ID' on this host". */
@@ -79,6 +84,9 @@ int ask_json(struct call *call, const char *socket, const char *target, json_t *
 bool vm_is(const json_t *vm, const char *state);
 /* Remove a transient VM and wait until it is gone; another one and none at all are left alone. */
 int vm_remove(struct call *call, const json_t *vm, struct err *err);
+/* The VM's directory in the system datastore: that of its first disk "disk.N"; NULL, or caller
+ * frees. */
+char *vm_dir(const json_t *vm);
 /* A disk of the VM object by target or path, a NIC by MAC; NULL when there is none. Borrowed. */
 json_t *vm_disk(const json_t *vm, const char *word);
 json_t *vm_nic(const json_t *vm, const char *mac);
@@ -92,6 +100,7 @@ int act_reset(struct call *call, struct err *err);
 int act_save(struct call *call, struct err *err);
 int act_restore(struct call *call, struct err *err);
 int act_migrate(struct call *call, struct err *err);
+int act_migrate_local(struct call *call, struct err *err);
 int act_attach_disk(struct call *call, struct err *err);
 int act_detach_disk(struct call *call, struct err *err);
 int act_attach_nic(struct call *call, struct err *err);

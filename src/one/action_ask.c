@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "api/client.h"
+#include "api/status.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -14,15 +15,16 @@
 
 #define AGENT_NAME "drover-vmm/" DROVER_VERSION
 #define OPEN_MS    2000
+#define AGAIN_MS   60000   /* for a daemon that is started anew */
 #define LIMIT_MS   3600000 /* the daemons have deadlines of their own */
 
-static int ask(const char *socket, const char *method, const char *target, const char *body,
-	       json_t **ret, struct err *err)
+static int ask(const char *socket, int open_ms, const char *method, const char *target,
+	       const char *body, json_t **ret, struct err *err)
 {
 	struct client_reply reply = {0};
 	struct client client;
 	json_t *json;
-	int r = client_open(&client, socket, AGENT_NAME, OPEN_MS, err);
+	int r = client_open(&client, socket, AGENT_NAME, open_ms, err);
 
 	if (r < 0)
 		return r;
@@ -43,7 +45,7 @@ static int ask(const char *socket, const char *method, const char *target, const
 int ask_json(struct call *call, const char *socket, const char *target, json_t **ret,
 	     struct err *err)
 {
-	return ask(socket, "GET", target, NULL, ret, err);
+	return ask(socket, OPEN_MS, "GET", target, NULL, ret, err);
 }
 
 int ask_vmadmd(struct call *call, const char *method, const char *target, json_t *body,
@@ -52,7 +54,48 @@ int ask_vmadmd(struct call *call, const char *method, const char *target, json_t
 	AUTO_FREE char *text = body ? json_text(body) : NULL;
 
 	json_decref(body);
-	return ask(call->paths.vmadmd, method, target, text, ret, err);
+	return ask(call->paths.vmadmd, OPEN_MS, method, target, text, ret, err);
+}
+
+/* A result, or the error of one that failed. */
+static int job_outcome(const json_t *job, json_t **ret, struct err *err)
+{
+	const json_t *error = json_object_get(job, "error"), *result;
+	int code = status_errno_from_name(json_get_str(error, "code", ""));
+
+	if (!str_eq(json_get_str(job, "state", ""), "done"))
+		return err_set(err, code > 0 ? code : EIO, "%s",
+			       json_get_str(error, "message", "it was ended"));
+	result = json_object_get(job, "result");
+	if (ret)
+		*ret = result ? json_deep_copy(result) : json_object();
+	return 0;
+}
+
+int ask_job(struct call *call, const char *target, json_t *body, json_t **ret, struct err *err)
+{
+	AUTO_JSON json_t *begun = NULL;
+	json_int_t revision = 0;
+	int r = ask_vmadmd(call, "POST", target, body, &begun, err);
+	AUTO_FREE char *id = NULL;
+
+	if (r < 0)
+		return r;
+	id = client_escape(json_get_str(begun, "job", ""));
+	for (;;) {
+		AUTO_FREE char *look = xasprintf("/jobs/%s?after=%lld", id, (long long)revision);
+		AUTO_JSON json_t *job = NULL;
+
+		r = ask(call->paths.vmadmd, AGAIN_MS, "GET", look, NULL, &job, err);
+		/* Cut off, not refused: the next look waits for the daemon to be back. */
+		if (r == -ECONNRESET || r == -EPIPE)
+			continue;
+		if (r < 0)
+			return r;
+		if (!str_eq(json_get_str(job, "state", ""), "running"))
+			return job_outcome(job, ret, err);
+		revision = json_get_int(job, "revision", 0);
+	}
 }
 
 char *vm_target(const char *id, const char *suffix)
@@ -97,6 +140,21 @@ int vm_remove(struct call *call, const json_t *vm, struct err *err)
 		return 0;
 	r = ask_vmadmd(call, "DELETE", target, NULL, NULL, err);
 	return r == -ENOENT ? 0 : r;
+}
+
+char *vm_dir(const json_t *vm)
+{
+	json_t *disk;
+	size_t i;
+
+	json_array_foreach (json_object_get(vm, "disks"), i, disk) {
+		const char *path = json_get_str(disk, "path", "");
+		const char *slash = strrchr(path, '/');
+
+		if (path[0] == '/' && slash && str_starts(slash, "/disk."))
+			return call_dir_of(path);
+	}
+	return NULL;
 }
 
 json_t *vm_disk(const json_t *vm, const char *word)

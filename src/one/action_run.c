@@ -16,11 +16,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "one/action.h"
+#include "one/driver_proc.h"
 
 #define SCRIPT_MS 3600000
 
@@ -81,4 +83,79 @@ int action_hook(struct call *call, const char *name, struct err *err)
 	if (access(path, X_OK) < 0)
 		return 0;
 	return run(call, path, err);
+}
+
+/* --- programs whose output counts --- */
+
+#define MARK "ERROR MESSAGE"
+
+/* Of what it wrote to standard error the last line that says something. */
+static char *reason_of(const char *text)
+{
+	char *found = NULL;
+
+	while (text && *text) {
+		size_t len = strcspn(text, "\r\n");
+
+		if (len && strncmp(text, MARK, strlen(MARK)) != 0)
+			replace_str(&found, xstrndup(text, len));
+		text += len + strspn(text + len, "\r\n");
+	}
+	return found ? found : xstrdup("it failed and did not say why");
+}
+
+static int until_end(struct proc *p, const char *name, int limit_ms, struct err *err)
+{
+	uint64_t end = clock_ms() + (uint64_t)limit_ms;
+
+	proc_io(p, false); /* an empty input ends at once */
+	while (!p->ended) {
+		struct pollfd fds[PROC_POLLS];
+		uint64_t now = clock_ms();
+
+		if (now >= end)
+			return err_set(err, ETIMEDOUT, "%s did not end within %d s", name,
+				       limit_ms / 1000);
+		(void)poll(fds, proc_polls(p, fds), (int)(end - now));
+		proc_io(p, false);
+	}
+	return 0;
+}
+
+int action_program(char *const argv[], const char *text, size_t len, int limit_ms,
+		   struct strbuf *ret, struct err *err)
+{
+	struct graveyard dead = {0};
+	struct proc p = {0};
+	int r = proc_start(&p, argv, err);
+
+	if (r < 0)
+		return r;
+	if (len)
+		strbuf_add(&p.input, text, len);
+	r = until_end(&p, argv[0], limit_ms, err);
+	if (r == 0 && p.code != 0) {
+		AUTO_FREE char *why = reason_of(p.error_output.data);
+
+		r = err_set(err, EIO, "%.400s", why);
+	}
+	if (r == 0 && ret && p.output.data)
+		strbuf_add(ret, p.output.data, p.output.len);
+	bury(&dead, &p, SIGKILL, 0);
+	graveyard_done(&dead);
+	return r;
+}
+
+int action_remote(const char *host, const char *command, const char *text, size_t len, int limit_ms,
+		  struct strbuf *ret, struct err *err)
+{
+	AUTO_FREE char *name = xstrdup(host), *line = xstrdup(command);
+	char *const argv[] = {
+		(char[]){"ssh"}, (char[]){"-o"}, (char[]){"BatchMode=yes"}, name, line, NULL};
+	int r;
+
+	if (!*host || *host == '-' || strpbrk(host, " \t\r\n"))
+		return err_set(err, EINVAL, "'%.100s' is no name of a host", host);
+	r = action_program(argv, text, len, limit_ms, ret, err);
+	return r < 0 ? err_wrap(err, r, "%s", host) : 0;
 }

@@ -20,26 +20,10 @@
 #define INDEX_FILE "drover-snapshots.json"
 #define INDEX_MAX  (4u << 20)
 
-/* The folder of the first disk that is a file "disk.N"; NULL without one. */
-static char *dir_of_vm(const json_t *vm)
-{
-	json_t *disk;
-	size_t i;
-
-	json_array_foreach (json_object_get(vm, "disks"), i, disk) {
-		const char *path = json_get_str(disk, "path", "");
-		const char *slash = strrchr(path, '/');
-
-		if (path[0] == '/' && slash && str_starts(slash, "/disk."))
-			return call_dir_of(path);
-	}
-	return NULL;
-}
-
 static int keep(struct call *call, const json_t *vm, struct err *err)
 {
 	AUTO_FREE char *target = vm_target(json_get_str(vm, "uuid", ""), "/snapshots?index=1");
-	AUTO_FREE char *dir = dir_of_vm(vm), *path = dir ? path_join(dir, INDEX_FILE) : NULL;
+	AUTO_FREE char *dir = vm_dir(vm), *path = dir ? path_join(dir, INDEX_FILE) : NULL;
 	AUTO_FREE char *text = NULL;
 	AUTO_JSON json_t *index = NULL;
 	int r;

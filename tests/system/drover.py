@@ -134,7 +134,7 @@ class Daemon:
         self.ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.ready.bind(b"")  # an abstract name: no limit from the root's path
         notify = "@" + self.ready.getsockname()[1:].decode()
-        argv = [str(suite.binary(name)), "-f", "--root", str(suite.root), *arguments]
+        argv = [*suite.prefix, str(suite.binary(name)), "-f", "--root", str(suite.root), *arguments]
         with open(self.log, "ab") as out:
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=suite.root,
@@ -382,6 +382,7 @@ class Suite:
         self.root = pathlib.Path(root)
         self.root.mkdir(parents=True, exist_ok=True)
         self.build = build or build_dir()
+        self.prefix = []  # of daemons: ["nsenter", ...] puts them into a namespace
         self.daemons = {}
         self.ended = []
         self.env = {key: value for key, value in os.environ.items()

@@ -29,6 +29,20 @@ def namespace():
         os.close(home)
 
 
+@contextlib.contextmanager
+def inside(pid):
+    """In the network namespace of that process meanwhile."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    home, there = (os.open(f"/proc/{one}/ns/net", os.O_RDONLY | os.O_CLOEXEC) for one in ("self", pid))
+    try:
+        assert libc.setns(there, CLONE_NEWNET) == 0
+        yield
+    finally:
+        assert libc.setns(home, CLONE_NEWNET) == 0
+        os.close(home)
+        os.close(there)
+
+
 def run(*argv, text=None):
     return subprocess.run(argv, check=True, capture_output=True, text=True, input=text).stdout
 
