@@ -75,3 +75,8 @@ char *path_of_data(const struct paths *p, const char *uuid, const char *file)
 {
 	return xasprintf("%s/%s%s%s", p->lib, uuid, file ? "/" : "", file ? file : "");
 }
+
+char *path_of_nvram(const struct paths *p, const char *uuid, const char *given)
+{
+	return given ? xstrdup(given) : path_of_data(p, uuid, "nvram.fd");
+}

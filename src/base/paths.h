@@ -31,3 +31,5 @@ void paths_done(struct paths *p);
 /* Files of one VM; caller frees. */
 char *path_of_run(const struct paths *p, const char *uuid, const char *file);
 char *path_of_data(const struct paths *p, const char *uuid, const char *file);
+/* The variables of its firmware: given, the definition's, or the place where NULL has them. */
+char *path_of_nvram(const struct paths *p, const char *uuid, const char *given);

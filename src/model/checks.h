@@ -50,6 +50,7 @@ void rule_consoles(const struct vm *vm, struct problems *p);
 void rule_routes(const struct vm *vm, struct problems *p);
 void rule_kernel(const struct vm *vm, struct problems *p);
 void rule_bootrom(const struct vm *vm, struct problems *p);
+void rule_nvram(const struct vm *vm, struct problems *p);
 void rule_after(const struct vm *vm, struct problems *p);
 void rule_uuid(const struct vm *vm, struct problems *p);
 

@@ -293,6 +293,7 @@ void vm_finish(struct vm *vm, const char *data_dir)
 	resolve(vm, &vm->kernel, true);
 	resolve(vm, &vm->initrd, true);
 	resolve(vm, &vm->bootrom, false);
+	resolve(vm, &vm->nvram, true);
 	resolve(vm, &vm->configfile, true);
 	resolve(vm, &vm->scriptpath, true);
 }

@@ -285,6 +285,10 @@ static const struct prop rows[] = {
 	  .doc = "Machine version, pinned at the first start." },
 	{ STR("bootrom", bootrom), .set = CU_RESTART, .show = SHOW_SET, .rule = rule_bootrom,
 	  .source = "vmstated(8), bootrom", .doc = "Firmware image; SeaBIOS when not set." },
+	{ STR("nvram", nvram), .set = CU_RESTART, .show = SHOW_SET, .check = check_path,
+	  .rule = rule_nvram, .source = "decision 18",
+	  .doc = "File of the firmware's variables, made at the first start; when not set it lies "
+		 "with the VM's data." },
 	{ STR("kernel", kernel), .set = CU_RESTART, .show = SHOW_SET, .check = check_path,
 	  .rule = rule_kernel, .source = "design, section 4", .doc = "Linux kernel to boot directly." },
 	{ STR("initrd", initrd), .set = CU_RESTART, .show = SHOW_SET, .check = check_path,

@@ -438,6 +438,12 @@ void rule_bootrom(const struct vm *vm, struct problems *p)
 			      "is a relative path (want an absolute one)");
 }
 
+void rule_nvram(const struct vm *vm, struct problems *p)
+{
+	if (vm->nvram && !vm->bootrom && !vm->configfile)
+		problems_add(p, PROBLEM_MISSING, "bootrom", "bootrom", "is required with nvram");
+}
+
 void rule_after(const struct vm *vm, struct problems *p)
 {
 	for (size_t i = 0; i < vm->after.count; i++) {

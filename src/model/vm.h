@@ -32,6 +32,7 @@ struct vm {
 	enum vm_accel accel;
 	char *machine; /* pinned machine version, "pc-q35-7.2"; NULL: newest */
 	char *bootrom; /* firmware image; NULL: SeaBIOS */
+	char *nvram;   /* its variables; NULL: nvram.fd of the data directory */
 	char *kernel, *initrd, *cmdline;
 	char *boot; /* "order=cd" */
 	enum vga_model vga;

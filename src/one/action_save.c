@@ -124,20 +124,25 @@ int act_save(struct call *call, struct err *err)
 	return r < 0 ? err_wrap(err, r, "Could not save %s to %s", id, file) : 0;
 }
 
-/* Disks that lie beside the checkpoint now, wherever they were when it was made. */
-static void move_disks(json_t *payload, const char *dir)
+/* A file that lies beside the checkpoint now, wherever it was when that was made. */
+static void move_file(json_t *object, const char *key, const char *dir)
+{
+	const char *path = json_get_str(object, key, "");
+	const char *slash = strrchr(path, '/');
+	AUTO_FREE char *here = path_join(dir, slash ? slash + 1 : path);
+
+	if (slash && exists(here) == 0)
+		json_put_str(object, key, here);
+}
+
+static void move_files(json_t *payload, const char *dir)
 {
 	json_t *disk;
 	size_t i;
 
-	json_array_foreach (json_object_get(payload, "disks"), i, disk) {
-		const char *path = json_get_str(disk, "path", "");
-		const char *slash = strrchr(path, '/');
-		AUTO_FREE char *here = path_join(dir, slash ? slash + 1 : path);
-
-		if (slash && exists(here) == 0)
-			json_put_str(disk, "path", here);
-	}
+	json_array_foreach (json_object_get(payload, "disks"), i, disk)
+		move_file(disk, "path", dir);
+	move_file(payload, "nvram", dir);
 }
 
 static int read_vm(struct call *call, const char *file, json_t **ret, struct err *err)
@@ -151,7 +156,7 @@ static int read_vm(struct call *call, const char *file, json_t **ret, struct err
 	if (r == 0) {
 		r = json_parse_object(text, len, path, ret, err);
 		if (r == 0)
-			move_disks(*ret, dir);
+			move_files(*ret, dir);
 		return r;
 	}
 	if (r != -ENOENT)

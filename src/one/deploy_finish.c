@@ -247,6 +247,29 @@ static void firmware(struct deploy *d)
 			     "'%.80s' is not a firmware (want BIOS, UEFI or a path)", word);
 }
 
+/* Beside the disks, where the core has it, so that it goes where they go. */
+static void variables(struct deploy *d)
+{
+	AUTO_FREE char *dir = deploy_path(d->place->sysdir);
+	const char *alias = json_get_str(d->vm, "alias", "/");
+	const char *name = strchr(alias, '/') ? json_get_str(d->vm, "name", "") : alias;
+	AUTO_FREE char *path = *dir ? xasprintf("%s/%s_VARS.fd", dir, name) : NULL;
+
+	if (!json_object_get(d->vm, "bootrom"))
+		(void)json_object_del(d->vm, "nvram");
+	else if (!json_object_get(d->vm, "nvram"))
+		json_put_str(d->vm, "nvram", path);
+}
+
+static void processor(struct deploy *d)
+{
+	const char *features = json_get_str(d->vm, ".features", "");
+	AUTO_FREE char *type = xasprintf("%s%s", json_get_str(d->vm, "cpu_type", "max"), features);
+
+	if (*features)
+		json_put_str(d->vm, "cpu_type", type);
+}
+
 static void cmdline(struct deploy *d)
 {
 	const char *root = json_get_str(d->vm, ".root", NULL);
@@ -327,6 +350,8 @@ void deploy_finish(struct deploy *d)
 	boot_order(d);
 	tags(d);
 	firmware(d);
+	variables(d);
+	processor(d);
 	cmdline(d);
 	display(d);
 	memory(d);

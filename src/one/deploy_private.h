@@ -68,4 +68,4 @@ bool deploy_number(const char *text, double *ret);
 extern const struct deploy_word words_bus[], words_cache[], words_format[], words_media[],
 	words_type[], words_nic[], words_vga[], words_graphics[], words_machine[], words_cpu[],
 	words_discard[], words_filter[], words_template_type[], words_domain[], words_bridge[],
-	words_arch[], words_protocol[];
+	words_arch[], words_protocol[], words_raw[];

@@ -33,6 +33,7 @@ const struct deploy_word words_cache[] = {{"none", "none"},
 					  {"default", ""},
 					  {NULL, NULL}};
 const struct deploy_word words_format[] = {{"raw", "raw"}, {"qcow2", "qcow2"}, {NULL, NULL}};
+const struct deploy_word words_raw[] = {{"raw", ""}, {NULL, NULL}};
 const struct deploy_word words_media[] = {{"disk", "disk"}, {"cdrom", "cdrom"}, {NULL, NULL}};
 const struct deploy_word words_type[] = {
 	{"file", ""}, {"block", ""}, {"network", ""}, {NULL, NULL}};
@@ -179,12 +180,12 @@ void take_cpu(struct deploy *d, json_t *at, const struct deploy_row *row, const 
 		json_put_str(at, row->key, word && *word ? word : value);
 }
 
-/* "aes" or "aes,avx" behind the model. */
+/* "aes" or "aes,avx"; the model may come later. */
 void take_features(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
 {
 	AUTO_STRBUF struct strbuf sb = {0};
 
-	strbuf_puts(&sb, json_get_str(at, row->key, "max"));
+	strbuf_puts(&sb, json_get_str(at, row->key, ""));
 	for (size_t len; *value; value += len + (value[len] == ',')) {
 		len = strcspn(value, ",");
 		if (len)

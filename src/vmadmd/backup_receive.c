@@ -225,6 +225,7 @@ static int build(struct change *c, struct err *err)
 	(void)unlink(path);
 	head = json_object_get(found, "head");
 	c->new = vm_from_object(json_object_get(head, "object"), data, &c->problems);
+	replace_str(&c->new->nvram, NULL); /* received into the data directory, as the disks */
 	place_disks(c->new, json_object_get(found, "disks"));
 	vm_validate(c->new, &c->problems);
 	r = change_problems(c, err);

@@ -269,9 +269,16 @@ static int defined_disks(struct change *c, const struct vm *vm, struct err *err)
 	return 0;
 }
 
+char *live_vars_path(const struct change *c)
+{
+	const struct catalog_entry *e = catalog_by_uuid(c->d->catalog, c->uuid);
+
+	return path_of_nvram(c->d->paths, c->uuid, e && e->vm ? e->vm->nvram : NULL);
+}
+
 static void vars_of(struct change *c)
 {
-	AUTO_FREE char *path = path_of_data(c->d->paths, c->uuid, "nvram.fd");
+	AUTO_FREE char *path = live_vars_path(c);
 
 	if (file_exists(path))
 		c->live->vars = steal_ptr(path);

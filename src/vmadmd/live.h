@@ -84,6 +84,8 @@ void live_point_worker(const char *place); /* in a worker: us and it */
 /* Steps. Lock refuses while a journal waits to be worked off. */
 int live_step_lock(struct change *c, struct err *err);  /* sets running */
 int live_step_nodes(struct change *c, struct err *err); /* sets disks, vars, blocks */
+/* Where the firmware's variables are, or would be; caller frees. */
+char *live_vars_path(const struct change *c);
 int live_step_job(struct change *c, struct err *err);
 int live_step_mark(struct change *c, struct err *err);          /* writes l->journal */
 int live_journal_write(struct change *c, struct err *err);      /* the same, in a worker */

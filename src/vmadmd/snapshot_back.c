@@ -383,7 +383,7 @@ static int delete_images(struct change *c, struct err *err)
 {
 	const struct live *l = c->live;
 	AUTO_FREE char *tag = snap_tag(l);
-	AUTO_FREE char *nvram = path_of_data(c->d->paths, c->uuid, "nvram.fd");
+	AUTO_FREE char *nvram = live_vars_path(c);
 	AUTO_FREE char *vars = snap_vars_path(nvram, l->name);
 	AUTO_FREE char *part = path_of_data(c->d->paths, c->uuid, BACKUP_PART);
 	const json_t *item;

@@ -75,7 +75,7 @@ static void imagine_fds(const struct vm *vm, const struct bhyve *bhyve, struct q
 static int build(struct dryrun *d, struct argv *ret, struct err *err)
 {
 	AUTO_FREE char *template = d->vm->bootrom ? qemu_vars_template(d->vm->bootrom) : NULL;
-	AUTO_FREE char *vars = path_of_data(&d->sup->paths, d->vm->uuid, "nvram.fd");
+	AUTO_FREE char *vars = path_of_nvram(&d->sup->paths, d->vm->uuid, d->vm->nvram);
 	AUTO_PROBLEMS struct problems p = {0};
 	struct bhyve *bhyve = NULL;
 	struct qemu_fds fds;

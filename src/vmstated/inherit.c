@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include "base/err.h"
 #include "base/file.h"
@@ -89,6 +90,19 @@ static int listen_in_run(struct guest *g, const char *name, int *ret_fd, struct 
 	return sock_listen(path, 0600, ret_fd, err);
 }
 
+/* Where the definition names the file, whoever has its directory moves it with the disks. */
+static int give_vars(const struct guest *g, const char *path, struct err *err)
+{
+	AUTO_FREE char *dir = xstrndup(path, (size_t)(strrchr(path, '/') - path));
+	struct stat st;
+
+	if (geteuid() != 0 || !g->started->nvram)
+		return 0;
+	if (stat(dir, &st) < 0 || lchown(path, st.st_uid, st.st_gid) < 0)
+		return err_sys(err, errno, "cannot give '%s' to its directory's owner", path);
+	return 0;
+}
+
 /* The firmware's variables: a copy of its template, of this VM alone, made at the first start. */
 static int prepare_vars(struct guest *g, char **ret, struct err *err)
 {
@@ -101,13 +115,15 @@ static int prepare_vars(struct guest *g, char **ret, struct err *err)
 
 	if (!template)
 		return 0;
-	path = path_of_data(&g->sup->paths, g->uuid, "nvram.fd");
+	path = path_of_nvram(&g->sup->paths, g->uuid, g->started->nvram);
 	if (!file_exists(path)) {
 		r = file_read(template, VARS_MAX, &data, &len, NULL, err);
 		if (r == 0)
 			r = file_write(path, data, len, 0600, FILE_NO_SYNC, err);
+		if (r == 0)
+			r = give_vars(g, path, err);
 		if (r < 0)
-			return err_wrap(err, r, "bootrom");
+			return err_wrap(err, r, "%s", g->started->nvram ? "nvram" : "bootrom");
 	}
 	*ret = steal_ptr(path);
 	return 0;

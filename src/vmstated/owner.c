@@ -190,12 +190,17 @@ static int try_boot_files(struct guest *g, struct err *err)
 	const struct vm *vm = g->started;
 	const struct {
 		const char *what, *path;
-	} files[] = {{"kernel", vm->kernel}, {"initrd", vm->initrd}, {"bootrom", vm->bootrom}};
+		bool write;
+	} files[] = {{"kernel", vm->kernel, false},
+		     {"initrd", vm->initrd, false},
+		     {"bootrom", vm->bootrom, false},
+		     {"nvram", vm->nvram, true}};
 	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(files) && r == 0; i++) {
 		if (files[i].path)
-			r = try_open(files[i].path, false, g->uid, g->gid, files[i].what, err);
+			r = try_open(files[i].path, files[i].write, g->uid, g->gid, files[i].what,
+				     err);
 	}
 	return r;
 }

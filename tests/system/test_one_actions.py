@@ -121,6 +121,33 @@ def test_life(suite, host, booted):
     assert before[:4] == disk.read_bytes()[:4] == b"QFI\xfb"
 
 
+def test_variables_of_the_firmware_stay_beside_the_disks(suite, host):
+    """Made at the first deployment, taken up at the next, at home where a saved VM has been moved to."""
+    host.disk(0)
+    variables = host.dir / "web & shop_VARS.fd"
+    firmware = "<OS><FIRMWARE>UEFI</FIRMWARE></OS>"
+    host.deploy(firmware)
+    uuid = suite.uuid("one-7")
+    assert suite.vm(uuid)["nvram"] == str(variables).replace("//", "/")
+    assert variables.stat().st_size == os.stat("/usr/share/OVMF/OVMF_VARS.fd").st_size
+    assert variables.stat().st_uid == host.dir.stat().st_uid
+    host.do("cancel", "one-7")
+    nothing_left(host, uuid)
+    with open(variables, "r+b") as file:  # what a guest has set
+        file.seek(-8, os.SEEK_END)
+        file.write(b"settings")
+    host.deploy(firmware)
+    host.do("save", "one-7", host.dir / "checkpoint", "node1")
+    moved = host.dir.parent / "moved"
+    host.dir.rename(moved)
+    host.do("restore", moved / "checkpoint", "node1", "one-7")
+    assert suite.vm(uuid)["nvram"] == str(moved / variables.name).replace("//", "/")
+    host.do("cancel", "one-7")
+    nothing_left(host, uuid)
+    assert (moved / variables.name).read_bytes()[-8:] == b"settings"
+    assert sorted(os.listdir(moved)) == ["deployment.0", "disk.0", variables.name]
+
+
 @pytest.mark.campaign
 def test_reboot(suite, host):
     host.disk(0)
