@@ -91,6 +91,12 @@ char *vm_dir(const json_t *vm);
 json_t *vm_disk(const json_t *vm, const char *word);
 json_t *vm_nic(const json_t *vm, const char *mac);
 
+/* --- action_wait.c --- */
+enum vm_goal { VM_ENDED, VM_GONE }; /* it runs no more; nobody knows it any more */
+/* Until vminfod tells it: 0; -ETIMEDOUT, -ECONNRESET and the like when it does not. */
+int vm_await(struct call *call, const char *uuid, enum vm_goal goal, uint64_t limit_ms,
+	     struct err *err);
+
 /* --- action_life.c, action_save.c, action_hot.c, action_snapshot.c, action_poll.c --- */
 int act_deploy(struct call *call, struct err *err);
 int act_shutdown(struct call *call, struct err *err);

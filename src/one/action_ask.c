@@ -15,7 +15,8 @@
 
 #define AGENT_NAME "drover-vmm/" DROVER_VERSION
 #define OPEN_MS    2000
-#define AGAIN_MS   60000   /* for a daemon that is started anew */
+#define AGAIN_MS   60000 /* for a daemon that is started anew */
+#define GONE_MS    5000
 #define LIMIT_MS   3600000 /* the daemons have deadlines of their own */
 
 static int ask(const char *socket, int open_ms, const char *method, const char *target,
@@ -133,13 +134,18 @@ bool vm_is(const json_t *vm, const char *state)
 
 int vm_remove(struct call *call, const json_t *vm, struct err *err)
 {
-	AUTO_FREE char *target = vm_target(json_get_str(vm, "uuid", ""), "");
+	const char *uuid = json_get_str(vm, "uuid", "");
+	AUTO_FREE char *target = vm_target(uuid, "");
 	int r;
 
 	if (!json_get_bool(vm, "transient", false))
 		return 0;
 	r = ask_vmadmd(call, "DELETE", target, NULL, NULL, err);
-	return r == -ENOENT ? 0 : r;
+	if (r == -ENOENT) { /* it went with its guest, which readers may not see yet */
+		(void)vm_await(call, uuid, VM_GONE, GONE_MS, NULL);
+		r = 0;
+	}
+	return r;
 }
 
 char *vm_dir(const json_t *vm)

@@ -8,6 +8,7 @@
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -17,9 +18,13 @@
 #include "base/strbuf.h"
 #include "one/action.h"
 #include "one/deploy.h"
+#include "one/deploy_private.h"
 
 #define CONTROLLERS     "/sys/fs/cgroup/cgroup.controllers"
 #define CONTROLLERS_MAX 4096
+
+#define FORCED      "?action=stop&wait=1&force=1"
+#define SECONDS_MAX 86400
 
 #define DIR_MODE  0755
 #define FILE_MODE 0600 /* passwords are in it */
@@ -144,6 +149,46 @@ static int stop(struct call *call, const char *query, struct err *err)
 	return r == -ENOENT || r == -EALREADY ? 0 : r;
 }
 
+static bool setting_is(const struct call *call, const char *name, const char *fallback)
+{
+	AUTO_FREE char *value = call_setting(call, name, fallback);
+
+	return strcasecmp(value, "yes") == 0;
+}
+
+/* The button, again at half time, and nothing else: the guest decides. */
+static int ask_guest(struct call *call, const char *uuid, uint64_t limit_ms, struct err *err)
+{
+	AUTO_FREE char *button = vm_target(uuid, "?action=sysrq&request=powerdown&wait=1");
+	int r = vm_await(call, uuid, VM_ENDED, 0, err);
+
+	for (int i = 0; i < 2 && r == -ETIMEDOUT; i++) {
+		r = ask_vmadmd(call, "POST", button, NULL, NULL, err);
+		if (r == 0 || vm_await(call, uuid, VM_ENDED, 0, NULL) == 0)
+			r = vm_await(call, uuid, VM_ENDED, limit_ms / 2, err);
+	}
+	return r;
+}
+
+static int stop_gently(struct call *call, const json_t *vm, const char *seconds, struct err *err)
+{
+	const char *uuid = json_get_str(vm, "uuid", "");
+	double limit;
+	int r;
+
+	if (!deploy_number(seconds, &limit) || limit > SECONDS_MAX)
+		return err_set(err, EINVAL, "SHUTDOWN_TIMEOUT: '%.40s' is not a number of seconds",
+			       seconds);
+	r = ask_guest(call, uuid, (uint64_t)(limit * 1000), err);
+	if (r != -ETIMEDOUT)
+		return r;
+	return err_set(err, ETIMEDOUT,
+		       "Timed out shutting down %s: its guest did not power off within %s seconds "
+		       "(FORCE_DESTROY=yes ends it then)",
+		       call_arg(call, "id"), seconds);
+}
+
+/* Source: fact sheet, 5, "shutdown". */
 int act_shutdown(struct call *call, struct err *err)
 {
 	AUTO_FREE char *seconds = call_setting(call, "SHUTDOWN_TIMEOUT", "180");
@@ -153,7 +198,12 @@ int act_shutdown(struct call *call, struct err *err)
 
 	if (r < 0 || !vm)
 		return r;
-	r = stop(call, query, err);
+	if (!json_get_bool(vm, "acpi", true) && setting_is(call, "CANCEL_NO_ACPI", "yes"))
+		r = stop(call, FORCED, err);
+	else if (setting_is(call, "FORCE_DESTROY", "yes"))
+		r = stop(call, query, err);
+	else
+		r = stop_gently(call, vm, seconds, err);
 	return r < 0 ? r : vm_remove(call, vm, err);
 }
 
@@ -164,7 +214,7 @@ int act_cancel(struct call *call, struct err *err)
 
 	if (r < 0 || !vm)
 		return r;
-	r = stop(call, "?action=stop&wait=1&force=1", err);
+	r = stop(call, FORCED, err);
 	return r < 0 ? r : vm_remove(call, vm, err);
 }
 

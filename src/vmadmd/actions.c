@@ -271,6 +271,12 @@ static int sysrq_nmi(struct act *a, struct guest *g, struct err *err)
 	return monitor_send(g, "inject-nmi", NULL, -1, on_qmp, a, err);
 }
 
+/* The button alone: no deadline, nothing is forced, and the VM stays a running one. */
+static int sysrq_powerdown(struct act *a, struct guest *g, struct err *err)
+{
+	return monitor_send(g, "system_powerdown", NULL, -1, on_qmp, a, err);
+}
+
 static void on_key(void *ctx, int r, const json_t *value, const struct err *err)
 {
 }
@@ -296,6 +302,7 @@ static const struct {
 } sysrqs[] = {
 	{"nmi", sysrq_nmi},
 	{"screenshot", sysrq_screenshot},
+	{"powerdown", sysrq_powerdown},
 };
 
 static int sysrq_find(const char *name, struct err *err)
@@ -304,7 +311,8 @@ static int sysrq_find(const char *name, struct err *err)
 		if (str_eq(sysrqs[i].name, name))
 			return (int)i;
 	}
-	return err_set(err, EINVAL, "sysrq: unknown request '%.40s' (want nmi or screenshot)",
+	return err_set(err, EINVAL,
+		       "sysrq: unknown request '%.40s' (want nmi, screenshot or powerdown)",
 		       name ? name : "");
 }
 

@@ -148,6 +148,34 @@ def test_variables_of_the_firmware_stay_beside_the_disks(suite, host):
     assert sorted(os.listdir(moved)) == ["deployment.0", "disk.0", variables.name]
 
 
+def test_shutdown_by_the_settings(cold):
+    """FORCE_DESTROY says what becomes of a guest that does not obey; without ACPI none can."""
+    cold.use_fake_qemu({"powerdown_ms": None})
+    cold.start()
+    host = Host(cold)
+    settings = host.remotes / "etc/vmm/drover/droverrc"
+    settings.write_text("SHUTDOWN_TIMEOUT=1\nFORCE_DESTROY=no\n")
+    host.disk(0)
+    host.deploy()
+    uuid = cold.uuid("one-7")
+    assert "Timed out shutting down one-7" in host.refused("shutdown", "one-7", "node1")
+    assert cold.vm(uuid)["state"] == "running"  # and nobody has begun to stop it
+    settings.write_text("SHUTDOWN_TIMEOUT=1\nFORCE_DESTROY=yes\n")
+    host.do("shutdown", "one-7", "node1")
+    settings.write_text("SHUTDOWN_TIMEOUT=soon\nFORCE_DESTROY=no\n")
+    host.deploy()
+    assert "'soon' is not a number of seconds" in host.refused("shutdown", "one-7", "node1")
+    host.do("cancel", "one-7")
+    settings.write_text("SHUTDOWN_TIMEOUT=3600\n")
+    host.deploy("<FEATURES><ACPI>no</ACPI></FEATURES>")
+    host.do("shutdown", "one-7", "node1")  # long before the hour is over
+    cold.use_fake_qemu({"powerdown_ms": 50})
+    settings.write_text("SHUTDOWN_TIMEOUT=60\nFORCE_DESTROY=no\n")
+    host.deploy()
+    host.do("shutdown", "one-7", "node1")
+    nothing_left(host, uuid)
+
+
 @pytest.mark.campaign
 def test_reboot(suite, host):
     host.disk(0)
