@@ -120,21 +120,24 @@ static char *rc_value(const char *text, const char *name)
 	return found;
 }
 
+char *file_setting(const char *path, const char *name, const char *fallback)
+{
+	AUTO_FREE char *text = NULL;
+	char *value = NULL;
+
+	if (file_read(path, RC_MAX, &text, NULL, NULL, NULL) == 0)
+		value = rc_value(text, name);
+	return value ? value : xstrdup(fallback);
+}
+
 char *call_setting(const struct call *call, const char *name, const char *fallback)
 {
 	const char *given = getenv(name);
 	const char *slash = strrchr(call->scripts, '/');
 	const char *dir = slash && slash[1] ? slash + 1 : "drover"; /* of VM_MAD's ARGUMENTS */
 	AUTO_FREE char *path = xasprintf("%s/etc/vmm/%s/%src", call->remotes, dir, dir);
-	AUTO_FREE char *text = NULL;
-	char *value;
 
-	if (given && *given)
-		return xstrdup(given);
-	if (file_read(path, RC_MAX, &text, NULL, NULL, NULL) < 0)
-		return xstrdup(fallback);
-	value = rc_value(text, name);
-	return value ? value : xstrdup(fallback);
+	return given && *given ? xstrdup(given) : file_setting(path, name, fallback);
 }
 
 char *call_dir_of(const char *file)

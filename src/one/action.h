@@ -59,6 +59,8 @@ int call_element(const struct call *call, const char *path, xmlNode **ret, struc
 /* A setting of etc/vmm/DIR/DIRrc (DIR that of the scripts) below the remotes, or the environment's.
  * Caller frees. */
 char *call_setting(const struct call *call, const char *name, const char *fallback);
+/* The same from a file of lines NAME=VALUE. */
+char *file_setting(const char *path, const char *name, const char *fallback);
 /* The VM's directory in the system datastore by a file in it; caller frees. */
 char *call_dir_of(const char *file);
 

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <pwd.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -114,16 +115,50 @@ static int deploy(struct call *call, json_t *payload, const char *dir, struct er
 	return r;
 }
 
+/*
+ * With -l the deployment file is the front-end's, in vms/ beside the remotes: the disks lie in the
+ * datastores, which its configuration may have elsewhere. NULL: the file lies beside the disks.
+ */
+static char *datastores(const struct call *call, const char *dir)
+{
+	AUTO_FREE char *remotes = realpath(call->remotes, NULL), *real = realpath(dir, NULL);
+	AUTO_FREE char *var = remotes ? call_dir_of(remotes) : xstrdup("");
+	AUTO_FREE char *vms = path_join(var, "vms/"), *config = path_join(var, "config");
+	AUTO_FREE char *usual = path_join(var, "datastores");
+
+	return real && str_starts(real, vms) ? file_setting(config, "DATASTORE_LOCATION", usual)
+					     : NULL;
+}
+
+/* Where its disks are, and so what belongs to it. */
+static char *dir_of(const json_t *payload, const char *file)
+{
+	const json_t *disk;
+	size_t i;
+
+	json_array_foreach (json_object_get(payload, "disks"), i, disk) {
+		const char *path = json_get_str(disk, "path", "");
+
+		if (strstr(path, "/disk."))
+			return call_dir_of(path);
+	}
+	return call_dir_of(file);
+}
+
 int act_deploy(struct call *call, struct err *err)
 {
 	const char *file = call_arg(call, "file");
-	AUTO_FREE char *dir = call_dir_of(file);
-	const struct deploy_place place = {.sysdir = dir, .exists = exists};
+	AUTO_FREE char *beside = call_dir_of(file), *location = NULL, *dir = NULL;
+	struct deploy_place place = {.sysdir = beside, .exists = exists};
 	AUTO_JSON json_t *payload = NULL, *vm = NULL;
 	int r = store(call, file, err);
 
-	if (r == 0)
+	if (r == 0) {
+		place.location = location = datastores(call, beside);
 		r = deploy_read(call->input, call->input_len, &place, &payload, err);
+	}
+	if (r == 0)
+		dir = dir_of(payload, file);
 	if (r == 0 && (ask_vm(call, json_get_str(payload, "name", ""), &vm, err) < 0 ||
 		       !vm_is(vm, "running")))
 		r = deploy(call, payload, dir, err);

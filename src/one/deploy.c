@@ -207,15 +207,28 @@ static void take_value(struct deploy *d, xmlNode *vm, const char *path, const ch
 		json_put_str(d->vm, key, text);
 }
 
+/* LOCATION/DS/VM, by the VM's last host. */
+static char *sysdir_of(xmlNode *vm, const struct deploy_place *place)
+{
+	AUTO_FREE char *store = xml_value(vm, "HISTORY_RECORDS/HISTORY/DS_ID");
+	AUTO_FREE char *id = xml_value(vm, "ID");
+
+	if (!place->location)
+		return xstrdup(place->sysdir);
+	return store && id ? xasprintf("%s/%s/%s", place->location, store, id) : xstrdup("");
+}
+
 int deploy_read_vm(xmlNode *vm, const struct deploy_place *place, json_t **ret, struct err *err)
 {
 	bool whole = str_eq((const char *)vm->name, "VM");
 	xmlNode *template = whole ? xml_find(vm, "TEMPLATE") : vm;
+	AUTO_FREE char *sysdir = sysdir_of(vm, place);
+	const struct deploy_place at = {.sysdir = sysdir, .exists = place->exists};
 	struct deploy d;
 
 	if (!template)
 		return err_set(err, EINVAL, "the VM has no TEMPLATE");
-	deploy_init(&d, &deploy_template, place);
+	deploy_init(&d, &deploy_template, &at);
 	d.has_acpi = true;
 	walk_children(&d, template, "", d.vm);
 	if (whole) {

@@ -21,6 +21,8 @@ typedef int (*deploy_exists)(const char *path);
 struct deploy_place {
 	const char *sysdir; /* the VM's directory in the system datastore; "" when not known */
 	deploy_exists exists;
+	/* Of the datastores, where sysdir is the front-end's own and holds no disks; else NULL. */
+	const char *location;
 };
 
 /*

@@ -333,13 +333,13 @@ static void policy(struct deploy *d)
 
 void deploy_finish(struct deploy *d)
 {
-	struct deploy_place here = {.sysdir = json_get_str(d->vm, ".sysdir", ""),
-				    .exists = d->place->exists};
+	const struct deploy_place here = {.sysdir = json_get_str(d->vm, ".sysdir", ""),
+					  .exists = d->place->exists};
 	const struct deploy_place *given = d->place;
 	json_t *one;
 	size_t i;
 
-	if (!*d->place->sysdir)
+	if (!*d->place->sysdir || d->place->location)
 		d->place = &here;
 	identity(d);
 	add_context(d);

@@ -148,6 +148,20 @@ def test_variables_of_the_firmware_stay_beside_the_disks(suite, host):
     assert sorted(os.listdir(moved)) == ["deployment.0", "disk.0", variables.name]
 
 
+def test_deploy_on_the_front_end(suite, host):
+    """With -l the file lies in vms/, the disks in the datastores its configuration names."""
+    host.dir = suite.root / "elsewhere/104/7"
+    host.dir.mkdir(parents=True)
+    disk = host.disk(0)
+    (suite.root / "config").write_text(f"DATASTORE_LOCATION={suite.root}/elsewhere\n")
+    file = suite.root / "vms/7/deployment.0"
+    text = host.vm().replace("</VM>", "<HISTORY_RECORDS><HISTORY><DS_ID>104</DS_ID></HISTORY></HISTORY_RECORDS></VM>")
+    assert host.do("deploy", file, "node1", stdin=b64(text)) == "one-7"
+    assert file.read_text() == text
+    assert suite.vm(suite.uuid("one-7"))["disks"][0]["path"] == str(disk)
+    host.do("cancel", "one-7")
+
+
 def test_shutdown_by_the_settings(cold):
     """FORCE_DESTROY says what becomes of a guest that does not obey; without ACPI none can."""
     cold.use_fake_qemu({"powerdown_ms": None})

@@ -122,6 +122,24 @@ static void test_places_of_disks(void **state)
 	}
 }
 
+/* On the front-end the disks lie in the datastore of the VM's last host. */
+static void test_places_of_the_front_end(void **state)
+{
+	static const char text[] =
+		"<VM><ID>7</ID><TEMPLATE><MEMORY>64</MEMORY><VMID>7</VMID><DISK><DISK_ID>0</"
+		"DISK_ID>"
+		"<TARGET>vda</TARGET></DISK></TEMPLATE><HISTORY_RECORDS><HISTORY><DS_ID>104</DS_ID>"
+		"</HISTORY></HISTORY_RECORDS></VM>";
+	const struct deploy_place at = {
+		.sysdir = "/var/lib/one/vms/7", .exists = nothing, .location = "/var/lib/one//ds"};
+	AUTO_JSON json_t *payload = NULL;
+
+	assert_int_equal(deploy_read(text, strlen(text), &at, &payload, NULL), 0);
+	assert_string_equal(
+		json_get_str(json_array_get(json_object_get(payload, "disks"), 0), "path", ""),
+		"/var/lib/one/ds/104/7/disk.0");
+}
+
 static void test_too_large(void **state)
 {
 	AUTO_FREE char *text = xcalloc(1, DEPLOY_MAX + 2);
@@ -137,6 +155,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_golden),
 		cmocka_unit_test(test_places_of_disks),
+		cmocka_unit_test(test_places_of_the_front_end),
 		cmocka_unit_test(test_too_large),
 	};
 
