@@ -130,21 +130,6 @@ static char *datastores(const struct call *call, const char *dir)
 					     : NULL;
 }
 
-/* Where its disks are, and so what belongs to it. */
-static char *dir_of(const json_t *payload, const char *file)
-{
-	const json_t *disk;
-	size_t i;
-
-	json_array_foreach (json_object_get(payload, "disks"), i, disk) {
-		const char *path = json_get_str(disk, "path", "");
-
-		if (strstr(path, "/disk."))
-			return call_dir_of(path);
-	}
-	return call_dir_of(file);
-}
-
 int act_deploy(struct call *call, struct err *err)
 {
 	const char *file = call_arg(call, "file");
@@ -157,8 +142,11 @@ int act_deploy(struct call *call, struct err *err)
 		place.location = location = datastores(call, beside);
 		r = deploy_read(call->input, call->input_len, &place, &payload, err);
 	}
-	if (r == 0)
-		dir = dir_of(payload, file);
+	if (r == 0) {
+		dir = vm_dir(payload);
+		if (!dir)
+			dir = call_dir_of(file);
+	}
 	if (r == 0 && (ask_vm(call, json_get_str(payload, "name", ""), &vm, err) < 0 ||
 		       !vm_is(vm, "running")))
 		r = deploy(call, payload, dir, err);
