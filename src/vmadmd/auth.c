@@ -36,10 +36,11 @@ int auth_check(const struct sock_peer *peer, const struct vm *vm, bool admin_onl
 			"of the group " ADMIN_GROUP " may",
 			peer->uid, what);
 	if (!vm)
-		return err_set(err, EPERM,
-			       "uid %u may not %s: the VM has no definition any more, so only root "
-			       "and the user the daemons run as may",
-			       peer->uid, what);
+		return err_set(
+			err, EPERM,
+			"uid %u may not %s: the VM has no definition any more, so only root, "
+			"the user the daemons run as and members of the group " ADMIN_GROUP " may",
+			peer->uid, what);
 	if (sock_peer_may(peer, vm->owner_uid, vm->group_gid))
 		return 0;
 	return err_set(

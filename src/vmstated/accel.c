@@ -22,7 +22,7 @@
 
 #define QEMU_NAME  "qemu-system-x86_64"
 #define PROBE_ARG  "--probe-accelerator"
-#define ASK_MS     10000u
+#define ASK_MS     30000u /* a busy host takes its time to load QEMU */
 #define OUTPUT_MAX 65536u
 
 struct waiting {
@@ -35,7 +35,8 @@ struct accel_state {
 	char *binary;
 	struct stat st; /* of the binary when it was asked */
 	bool asking;
-	int left; /* children under way */
+	bool silent; /* it was asked and has not answered in time */
+	int left;    /* children under way */
 	char *version_out, *machine_out;
 	double ns_per_loop; /* 0: not measured */
 	char text[200];
@@ -155,8 +156,13 @@ static void learned(struct supervisor *sup)
 
 	a->asking = false;
 	qemu_caps_done(&sup->caps);
-	r = qemu_caps_parse(a->binary, a->version_out ? a->version_out : "",
-			    a->machine_out ? a->machine_out : "", &sup->caps, &err);
+	if (a->silent)
+		r = err_set(&err, ETIMEDOUT,
+			    "'%s' did not tell what it is within %u s; the next start asks again",
+			    a->binary, ASK_MS / 1000);
+	else
+		r = qemu_caps_parse(a->binary, a->version_out ? a->version_out : "",
+				    a->machine_out ? a->machine_out : "", &sup->caps, &err);
 	sup->caps_known = r == 0;
 	if (r < 0) {
 		(void)snprintf(sup->caps_error, sizeof(sup->caps_error), "%.255s", err.msg);
@@ -183,6 +189,7 @@ static void version_known(void *ctx, const struct child_exit *how, const char *o
 {
 	struct supervisor *sup = ctx;
 
+	sup->accel->silent |= how->timed_out;
 	replace_str(&sup->accel->version_out, xstrdup(out));
 	one_less(sup);
 }
@@ -191,6 +198,7 @@ static void machines_known(void *ctx, const struct child_exit *how, const char *
 {
 	struct supervisor *sup = ctx;
 
+	sup->accel->silent |= how->timed_out;
 	replace_str(&sup->accel->machine_out, xstrdup(out));
 	one_less(sup);
 }
@@ -229,6 +237,7 @@ static void start_asking(struct supervisor *sup)
 	struct accel_state *a = sup->accel;
 
 	a->asking = true;
+	a->silent = false;
 	a->left = 1; /* ours: nothing is finished before all were started */
 	ask(sup, a->binary, (const char *const[]){"--version", NULL}, ASK_MS, version_known);
 	ask(sup, a->binary, (const char *const[]){"-machine", "help"}, ASK_MS, machines_known);

@@ -115,3 +115,16 @@ def test_directory_that_cannot_be_read_is_named():
         assert done.returncode == 1 and done.stdout.count("\n") == 1
         assert "web0/config" in done.stdout and "Permission denied" in done.stdout
         assert "1 virtual machine, 1 problem" in done.stderr
+
+
+@pytest.mark.campaign
+def test_qemu_slow_to_tell_its_version(cold):
+    """Loaded from a slow disk on a busy host: not taken for another program."""
+    slow = cold.root / "qemu-system-x86_64"
+    slow.write_text("#!/bin/sh\nexec tail -f /dev/null\n")
+    slow.chmod(0o755)
+    cold.env["DROVER_QEMU"] = str(slow)
+    cold.start()
+    cold.write_definition("web0", cold.guest(maxrestart=0, onfailure="fail"))
+    done = cold.vmstatedctl("start", "--timeout", "70", "web0", check=1)
+    assert "did not tell what it is within 30 s" in done.stderr
