@@ -53,10 +53,10 @@ struct child_exit {
 typedef void (*child_done)(void *ctx, const struct child_exit *how);
 
 /*
- * Start it: signals unblocked and default, every other descriptor closed on exec. Failing to
- * execute is reported here (-ENOENT, -EACCES with the program's name), not as an exit. done runs
- * once from the loop; the child is freed after it returned. It is reaped only then, so its pid
- * and group stay ours inside done.
+ * Start it: signals unblocked and default, nice 0 if ours is less, other descriptors closed on
+ * exec. Failing to execute is reported here (-ENOENT, -EACCES with the program's name), not as an
+ * exit. done runs once from the loop; the child is freed after it returned. It is reaped only then,
+ * so its pid and group stay ours inside done.
  */
 int child_start(sd_event *event, const struct child_spec *spec, child_done done, void *ctx,
 		struct child **ret, struct err *err);

@@ -59,6 +59,13 @@ static int set_fds(const struct child_spec *spec)
 	return 0;
 }
 
+/* A place before others is for the daemon alone; a session has its own autogroup already. */
+static void take_usual_place(void)
+{
+	if (getpriority(PRIO_PROCESS, 0) < 0)
+		(void)setpriority(PRIO_PROCESS, 0, 0);
+}
+
 static void reset_signals(void)
 {
 	struct sigaction dfl = {.sa_handler = SIG_DFL};
@@ -109,6 +116,7 @@ void child_side(const struct child_spec *spec, int fd)
 		_exit(127);
 	if (spec->session ? setsid() < 0 : spec->group && setpgid(0, 0) < 0)
 		fail(fd, STEP_SESSION);
+	take_usual_place();
 	if (set_fds(spec) < 0)
 		fail(fd, STEP_FDS);
 	if (spec->cwd && chdir(spec->cwd) < 0)

@@ -61,6 +61,13 @@ int daemon_lock(const char *program, const char *path, int *ret_fd, struct err *
  */
 int daemon_loop(sd_event **ret_event, void (*reload)(void *ctx), void *ctx, struct err *err);
 
+/*
+ * Come before others for a core, where we may and nobody chose a place for us: who watches guests
+ * must not wait behind them. By the nice value, and by that of our session's autogroup if we lead
+ * the session. Programs started by child_start() do not inherit it.
+ */
+void daemon_ahead(void);
+
 /* Tell systemd (NOTIFY_SOCKET) and the waiting parent that we serve. */
 void daemon_ready(void);
 

@@ -86,7 +86,8 @@ static int make_disk(struct guest *g, size_t i, struct err *err)
 	struct disk under;
 	struct argv argv = {0};
 	struct making *m;
-	struct child_spec spec = {.in = -1, .out = -1, .errfd = -1, .timeout_ms = IMAGE_MS};
+	struct child_spec spec = {
+		.in = -1, .out = -1, .errfd = -1, .timeout_ms = IMAGE_MS, .session = true};
 	struct child *child;
 	int r;
 

@@ -246,6 +246,7 @@ static int run(struct daemon_options *o, const struct settings *s, struct err *e
 		r = clock_boot_id(sup.boot_id, sizeof(sup.boot_id));
 	if (r == 0)
 		r = daemon_loop(&sup.event, on_reload, &sup, err);
+	daemon_ahead();
 	if (r == 0)
 		r = serve(&sup, s, err);
 	finish(&sup);

@@ -2,6 +2,7 @@
 """Hooks that misbehave, and what the failure of each of them leads to."""
 
 import os
+import pathlib
 import signal
 
 import pytest
@@ -292,3 +293,23 @@ def test_start_without_the_folder_of_its_hooks(cold):
     assert cold.http("vmstated", "POST", "/vms/web0/start", {}).status == 200
     folder.rmdir()  # gone while it runs: it is stopped all the same
     assert cold.http("vmstated", "POST", "/vms/web0/stop", {"force": True}).status == 200
+
+
+def nice_of(pid):
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[16])
+
+
+@pytest.mark.root
+def test_nobody_inherits_the_place_ahead_of_guests(fake):
+    """vmstated comes before its guests for a core; hooks and QEMU have the usual place."""
+    assert os.getpriority(os.PRIO_PROCESS, 0) == 0, "started niced: nothing to see here"
+    fake.write_definition("web0", small(), hooks={"start_network": 'nice > "$VM_DIR/place"'})
+    with fake.events() as events:
+        assert start(fake).status == 200
+        pid = events.wait_vm("web0", lambda o: o.get("pid"), 10, "its pid")["pid"]
+    assert nice_of(fake.daemons["vmstated"].pid) == -10
+    assert (fake.etc / "web0/place").read_text() == "0\n"
+    assert nice_of(pid) == 0
+    group = pathlib.Path(f"/proc/{pid}/autogroup")
+    if group.exists():
+        assert group.read_text().endswith("nice 0\n")
