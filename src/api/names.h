@@ -74,14 +74,20 @@
 #define FACT_QMP               "qmp"       /* "unresponsive" or "busy" with qmp_since */
 #define FACT_ACCEL             "accel_in_use"
 #define FACT_FBUF              "fbuf" /* {address, port} of a frame buffer of configfile; for vmadmd */
-#define FACT_ADDRESSES         "addresses" /* {MAC: [address]}; in the object a member of each NIC */
-#define FACT_UNKNOWN           "unknown"   /* {whose word is missing: since when} */
+/* Addresses of guests and since when they are known: {MAC: {address: time}}. In the object
+ * FACT_ADDRESSES and FACT_SOURCES are members of each NIC. */
+#define FACT_NEIGHBOURS "neighbours"      /* the host's neighbour table */
+#define FACT_ADDRESSES  "addresses"       /* [address] */
+#define FACT_SOURCES    "address_sources" /* {address: {source, since}} */
+#define FACT_UNKNOWN    "unknown"         /* {whose word is missing: since when} */
 /* Facts of vmadmd. */
 #define FACT_PROVISIONING "provisioning"
 /* {quota?, zfs_root_compression?, snapshots, disks?: {VOLUME: {compression}}, unknown?: since} */
 #define FACT_ZFS               "zfs"
 #define FACT_SNAPSHOTS         "snapshots"         /* [{name, size, created_at, memory, parent?}] */
 #define FACT_SNAPSHOTS_CHANGED "snapshots_changed" /* time; counts for last_modified */
+#define FACT_LEASES            "leases" /* as FACT_NEIGHBOURS, of this host's DHCP servers */
+#define FACT_SAID              "said"   /* as FACT_NEIGHBOURS, of guest agents */
 #define FACT_PAUSED            "paused" /* {cause, disk, operation, reason, nospace, since} */
 #define FACT_AGENT             "agent"  /* {state, since, frozen?, addresses?: {MAC: [address]}} */
 #define FACT_VNC               "vnc" /* {host, port, display}; merged into info, not the object */

@@ -196,7 +196,10 @@ static const struct prop nic_rows[] = {
 	{ N_BOOL("link_down", link_down), .set = CU_LIVE, .show = SHOW_TRUE,
 	  .source = "qemu-qmp-ref(7), set_link", .doc = "The cable is pulled." },
 	{ N_LIST("addresses", addresses), .show = SHOW_SET, .source = "design, section 4",
-	  .doc = "Addresses the host's neighbour table has for the NIC while the guest runs." },
+	  .doc = "Addresses of the running guest: its agent's word, else leases and neighbours." },
+	{ .name = "address_sources", .type = PROP_RUNTIME, .show = SHOW_SET,
+	  .source = "design, section 4",
+	  .doc = "Of each of these: source (agent, lease, neighbour) and since when it is known." },
 };
 
 static const struct prop console_rows[] = {

@@ -57,8 +57,7 @@ void agent_facts(const struct guest *g, json_t *facts)
 	json_put_str(out, "since", clock_iso(a->since_ms, since, sizeof(since)));
 	if (a->frozen)
 		json_put_bool(out, "frozen", true);
-	if (json_object_size(a->addresses) > 0)
-		(void)json_object_set(out, FACT_ADDRESSES, a->addresses);
+	agent_put_addresses(a, facts, out);
 	(void)json_object_set_new(facts, FACT_AGENT, out);
 }
 

@@ -24,6 +24,7 @@ struct guest;
 #define AGENT_FREEZE_MAX  300    /* s */
 #define AGENT_SHUTDOWN_MS 5000u  /* of stopping, then the agent is asked too */
 #define AGENT_LOOK_MS     30000u /* between two looks at the addresses */
+#define AGENT_KEPT_MS     65000u /* after two looks in vain they are not known any more */
 
 /* --- agent.c: the channel --- */
 /* Open or close it as vmstated's facts say; and what follows from them. */
@@ -36,7 +37,8 @@ bool agent_answers(const struct guest *g);
  */
 int agent_ask(struct guest *g, const char *command, const json_t *arguments, uint64_t timeout_ms,
 	      monitor_done done, void *ctx, struct err *err);
-/* {state: up, silent or down, since, frozen?, addresses?: {MAC: [address]}} into our facts. */
+/* {state: up, silent or down, since, frozen?, addresses?: {MAC: [address]}} into our facts, and
+ * FACT_SAID. */
 void agent_facts(const struct guest *g, json_t *facts);
 
 /* --- agent_freeze.c --- */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "api/names.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -64,32 +65,72 @@ static const char *mac_of(const struct vm *vm, const char *text)
 	return NULL;
 }
 
-/* Of all a guest says, the addresses of the NICs it was given. */
-static json_t *addresses_of(const struct vm *vm, const json_t *interfaces)
+static json_t *member(json_t *object, const char *key)
+{
+	json_t *value = json_object_get(object, key);
+
+	if (!value) {
+		value = json_object();
+		(void)json_object_set_new(object, key, value);
+	}
+	return value;
+}
+
+/* Of all a guest says, the addresses of the NICs it was given; since when is known of old ones. */
+static json_t *addresses_of(const struct vm *vm, const json_t *interfaces, const json_t *old)
 {
 	json_t *out = json_object(), *list;
 	const json_t *one, *address;
+	char now[ISO_TIME_LEN];
 	size_t i, k;
 
+	(void)clock_iso(clock_wall_ms(), now, sizeof(now));
 	json_array_foreach (interfaces, i, one) {
 		const char *mac = mac_of(vm, json_get_str(one, "hardware-address", NULL));
 
-		list = mac ? json_object_get(out, mac) : NULL;
-		if (mac && !list) {
-			list = json_array();
-			(void)json_object_set_new(out, mac, list);
-		}
+		if (!mac)
+			continue;
+		list = member(out, mac);
 		json_array_foreach (json_object_get(one, "ip-addresses"), k, address) {
 			const char *text = json_get_str(address, "ip-address", NULL);
 
-			if (list && is_address(text) && json_array_size(list) < ADDRESSES_MAX)
-				(void)json_array_append_new(list, json_string(text));
+			if (is_address(text) && json_object_size(list) < ADDRESSES_MAX)
+				json_put_str(list, text,
+					     json_get_str(json_object_get(old, mac), text, now));
 		}
 	}
 	return out;
 }
 
+void agent_put_addresses(const struct agent *a, json_t *facts, json_t *agent)
+{
+	const char *mac, *address;
+	json_t *list, *since;
+
+	if (json_object_size(a->addresses) == 0)
+		return;
+	(void)json_object_set(facts, FACT_SAID, a->addresses);
+	json_object_foreach (a->addresses, mac, list) {
+		json_t *flat = json_array();
+
+		json_object_foreach (list, address, since)
+			(void)json_array_append_new(flat, json_string(address));
+		(void)json_object_set_new(member(agent, FACT_ADDRESSES), mac, flat);
+	}
+}
+
 static int on_look(sd_event_source *source, uint64_t usec, void *ctx);
+
+/* Look again later; what it said long ago counts no more. */
+static void look_later(struct agent *a)
+{
+	(void)timer_set(a->g->d->event, &a->look, AGENT_LOOK_MS, on_look, a);
+	if (!a->addresses || clock_ms() - a->answered_ms < AGENT_KEPT_MS)
+		return;
+	json_decref(a->addresses);
+	a->addresses = NULL;
+	(void)guest_publish(a->g);
+}
 
 static void on_interfaces(void *ctx, int r, const json_t *value, const struct err *err)
 {
@@ -99,10 +140,13 @@ static void on_interfaces(void *ctx, int r, const json_t *value, const struct er
 
 	if (!g->agent || g->agent->state == AGENT_DOWN)
 		return;
-	(void)timer_set(g->d->event, &g->agent->look, AGENT_LOOK_MS, on_look, g->agent);
-	if (r < 0 || !e)
+	if (r < 0 || !e) {
+		look_later(g->agent);
 		return;
-	found = addresses_of(e->vm, value);
+	}
+	g->agent->answered_ms = clock_ms();
+	look_later(g->agent);
+	found = addresses_of(e->vm, value, g->agent->addresses);
 	if (!json_equal(found, g->agent->addresses)) {
 		json_decref(g->agent->addresses);
 		g->agent->addresses = json_incref(found);
@@ -117,7 +161,7 @@ static int on_look(sd_event_source *source, uint64_t usec, void *ctx)
 
 	if (agent_ask(a->g, "guest-network-get-interfaces", NULL, AGENT_ANSWER_MS, on_interfaces,
 		      a->g, NULL) < 0)
-		(void)timer_set(a->g->d->event, &a->look, AGENT_LOOK_MS, on_look, a);
+		look_later(a);
 	return 0;
 }
 

@@ -42,7 +42,8 @@ struct agent {
 	bool frozen, unsure; /* unsure: it refused to freeze */
 	sd_event_source *thaw;
 	/* agent_duty.c */
-	json_t *addresses; /* {MAC: [address]}, NULL: not known */
+	json_t *addresses;    /* {MAC: {address: since}}, NULL: not known */
+	uint64_t answered_ms; /* when it last told them */
 	sd_event_source *look, *shutdown;
 	bool stopping;
 };
@@ -51,6 +52,7 @@ struct agent {
 void agent_came(struct agent *a); /* it answers (again) */
 void agent_left(struct agent *a);
 void agent_judge(struct agent *a); /* facts of the VM changed */
+void agent_put_addresses(const struct agent *a, json_t *facts, json_t *agent);
 
 /* --- agent_freeze.c --- */
 /* Whom we find frozen although we hold nobody: thawed. */

@@ -58,6 +58,7 @@ struct guest {
 	struct vmadmd *d;
 	json_t *facts;        /* vmstated's; NULL: it has told none */
 	bool stale;           /* not yet repeated in the snapshot under way */
+	json_t *leases;       /* {MAC: {address: since}}, NULL: none */
 	json_t *provisioning; /* facts of ours while a change is under way, NULL: none */
 	json_t *zfs;          /* of its dataset, zfs_facts.h; NULL: none known */
 	struct qmp *qmp;

@@ -17,6 +17,7 @@
 #include "vmadmd/agent.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/ioerror.h"
+#include "vmadmd/leases.h"
 #include "vmadmd/live.h"
 #include "vmadmd/metaport.h"
 #include "vmadmd/snapshot.h"
@@ -70,6 +71,7 @@ static void guest_free(struct guest *g)
 	sd_event_source_disable_unref(g->vnc.retry);
 	json_decref(g->facts);
 	sd_event_source_disable_unref(g->repair);
+	json_decref(g->leases);
 	json_decref(g->provisioning);
 	json_decref(g->zfs);
 	json_decref(g->snapshots);
@@ -159,6 +161,8 @@ json_t *guest_own_facts(const struct guest *g)
 		json_object_set(facts, FACT_ZFS, g->zfs);
 	if (g->paused)
 		json_object_set(facts, FACT_PAUSED, g->paused);
+	if (g->leases)
+		json_object_set(facts, FACT_LEASES, g->leases);
 	agent_facts(g, facts);
 	snapshots_facts(g, facts);
 	json_decref(vnc);
@@ -204,6 +208,12 @@ uint64_t guest_zfs(struct guest *g, json_t *zfs)
 
 /* --- vmstated's feed --- */
 
+static void look_at_leases(struct guest *g)
+{
+	if (leases_update(g) && catalog_by_uuid(g->d->catalog, g->uuid))
+		(void)guest_publish(g);
+}
+
 static void facts_set(struct guest *g, const json_t *facts)
 {
 	json_decref(g->facts);
@@ -212,6 +222,7 @@ static void facts_set(struct guest *g, const json_t *facts)
 	monitor_update(g);
 	metaport_update(g);
 	agent_update(g);
+	look_at_leases(g);
 	transient_look(g);
 }
 
@@ -223,6 +234,7 @@ static void facts_gone(struct guest *g)
 	monitor_update(g);
 	metaport_update(g);
 	agent_update(g);
+	look_at_leases(g);
 	drop_if_empty(g);
 }
 

@@ -24,6 +24,7 @@
 #include "vmadmd/guest.h"
 #include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/leases.h"
 #include "vmadmd/live.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
@@ -44,8 +45,11 @@ static void on_changed(void *ctx, struct catalog_entry *e, enum catalog_change w
 	struct vmadmd *d = ctx;
 	struct guest *g = guest_find(d, e->uuid);
 
-	if (g && what == CATALOG_CHANGED)
+	if (g && what == CATALOG_CHANGED) {
 		vnc_apply(g);
+		if (leases_update(g))
+			(void)guest_publish(g);
+	}
 	if (what == CATALOG_NEW)
 		zfs_new_vm(d->zfs);
 }
@@ -135,10 +139,18 @@ static int set_feed_user(void *ctx, const char *value, struct err *err)
 	return feed_find_reader(value, &d->reader, err);
 }
 
+static int add_lease_file(void *ctx, const char *value, struct err *err)
+{
+	return leases_add_file(ctx, value, err);
+}
+
 static const struct daemon_flag flags[] = {
 	{'s', "socket", "PATH", add_socket,
 	 "control socket, instead of ROOT/run/vmadmd.http; may be given several times"},
 	{0, "feed-user", "NAME", set_feed_user, "user vminfod runs as, who may read our feed"},
+	{0, "lease-file", "PATH", add_lease_file,
+	 "leases of a DHCP server on this host, instead of ROOT/" LEASE_FILE
+	 "; may be given several times"},
 	{0, "no-fsync", NULL, set_no_fsync,
 	 "do not wait for the disk on changes of definitions (benchmarks only)"},
 };
@@ -223,6 +235,7 @@ static void close_all(struct vmadmd *d)
 	guests_free(d);
 	stats_free(d);
 	jobs_free(d);
+	leases_free(d);
 	zfs_free(d->zfs);
 	feed_server_free(d->feed);
 	sd_event_source_disable_unref(d->files);
@@ -256,6 +269,7 @@ static int serve(struct vmadmd *d, struct err *err)
 	if (r == 0) {
 		jobs_load(d);
 		live_start(d);
+		leases_start(d);
 		r = open_http(d, err);
 	}
 	if (r < 0)
@@ -304,6 +318,7 @@ int main(int argc, char **argv)
 	r = daemon_options(&options, argc, argv, flags, ARRAY_SIZE(flags), &d);
 
 	if (r <= 0) {
+		leases_free(&d);
 		daemon_options_done(&options);
 		return r < 0 ? EXIT_USAGE : EXIT_OK;
 	}
@@ -312,6 +327,7 @@ int main(int argc, char **argv)
 	r = run(&d, &options, &err);
 	if (r < 0)
 		(void)fprintf(stderr, PROGRAM ": %s\n", err_text(&err, r));
+	leases_free(&d); /* those of options, when nothing was started */
 	daemon_options_done(&options);
 	return r < 0 ? EXIT_FAILED : EXIT_OK;
 }

@@ -32,7 +32,6 @@ struct job;
 struct stats;
 struct vm;
 struct worker;
-struct zfs;
 
 #define QMP_ANSWER_MS    5000u /* how long QEMU has for one answer */
 #define GRACE_MS         500u  /* after our start, for vminfod to find our feed again */
@@ -56,6 +55,7 @@ struct vmadmd {
 	struct job *jobs;          /* newest first */
 	struct autoboot *autoboot;
 	struct zfs *zfs;
+	struct lease_watch *leases; /* made by the first option or leases_start */
 	enum file_sync sync;
 	uint64_t started_ms; /* when our feed began to be there */
 	uid_t uid;           /* our own user */

@@ -216,20 +216,47 @@ static void put_volumes(json_t *object, const struct vm *vm, const json_t *zfs)
 
 /* --- NICs --- */
 
-/* What the guest's agent says, as vmadmd tells; else what the host saw it speak from. */
+/* One daemon's word of a NIC's addresses, {address: since}, added to what is known already. */
+static void add_addresses(json_t *nic, const json_t *found, const char *source)
+{
+	json_t *list = json_object_get(nic, FACT_ADDRESSES), *sources, *since;
+	const char *address;
+
+	if (json_object_size(found) == 0)
+		return;
+	if (!list) {
+		list = json_array();
+		(void)json_object_set_new(nic, FACT_ADDRESSES, list);
+		(void)json_object_set_new(nic, FACT_SOURCES, json_object());
+	}
+	sources = json_object_get(nic, FACT_SOURCES);
+	json_object_foreach ((json_t *)(uintptr_t)found, address, since) {
+		if (json_object_get(sources, address))
+			continue;
+		(void)json_array_append_new(list, json_string(address));
+		(void)json_object_set_new(
+			sources, address,
+			json_pack("{s:s, s:O}", "source", source, "since", since));
+	}
+}
+
+/* The guest's own word, as its agent tells, is all; else what the host leased and saw it use. */
 static void put_addresses(json_t *object, const struct vm *vm, const json_t *facts)
 {
-	const json_t *seen = json_object_get(facts, FACT_ADDRESSES);
-	const json_t *said = json_object_get(json_object_get(facts, FACT_AGENT), FACT_ADDRESSES);
+	const json_t *said = json_object_get(facts, FACT_SAID);
+	const json_t *leases = json_object_get(facts, FACT_LEASES);
+	const json_t *seen = json_object_get(facts, FACT_NEIGHBOURS);
 	json_t *list = json_object_get(object, "nics");
 
-	for (size_t i = 0; (seen || said) && i < vm->nnics; i++) {
-		json_t *addresses = json_object_get(said, vm->nics[i]->mac);
+	for (size_t i = 0; i < vm->nnics; i++) {
+		const char *mac = vm->nics[i]->mac;
+		json_t *nic = json_array_get(list, i);
 
-		if (json_array_size(addresses) == 0)
-			addresses = json_object_get(seen, vm->nics[i]->mac);
-		if (json_array_size(addresses))
-			(void)json_object_set(json_array_get(list, i), FACT_ADDRESSES, addresses);
+		add_addresses(nic, json_object_get(said, mac), "agent");
+		if (json_object_get(nic, FACT_ADDRESSES))
+			continue;
+		add_addresses(nic, json_object_get(leases, mac), "lease");
+		add_addresses(nic, json_object_get(seen, mac), "neighbour");
 	}
 }
 

@@ -11,6 +11,7 @@
 #include "net/feed.h"
 #include "qemu/bhyve.h"
 #include "store/catalog.h"
+#include "vmstated/neigh.h"
 #include "vmstated/order.h"
 #include "vmstated/parts.h"
 #include "vmstated/routes.h"
@@ -74,8 +75,8 @@ static void put_running(json_t *j, const struct guest *g)
 	json_put_int(j, FACT_ZONEID, g->zoneid);
 	if (!g->launched)
 		return;
-	if (json_object_size(g->addresses))
-		(void)json_object_set(j, FACT_ADDRESSES, g->addresses);
+	if (g->seen)
+		(void)json_object_set_new(j, FACT_NEIGHBOURS, neigh_facts(g));
 	put_time(j, FACT_BOOT_TIMESTAMP, g->boot_wall_ms);
 	json_put_bool(j, FACT_READY, g->ready);
 	json_put_str(j, FACT_RUN_STATE, g->run_state[0] ? g->run_state : NULL);

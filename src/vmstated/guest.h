@@ -107,7 +107,7 @@ struct guest {
 	struct console_relay *console;
 	struct net *net;   /* NULL: it had nothing to do yet */
 	struct plug *plug; /* a NIC on its way in or out; NULL: none */
-	json_t *addresses; /* {MAC: [address]}, NULL: none is known */
+	struct seen *seen; /* its addresses, neigh.c */
 	struct waiter *waiters;
 	struct guest *next;
 };
@@ -127,7 +127,7 @@ struct supervisor {
 	struct accel_state *accel;
 	struct sync_queue *sync;
 	struct child *net_audit;
-	sd_event_source *neighbours;
+	struct neigh *neigh; /* NULL: not known */
 	struct order *order;
 	struct shutdown *shutdown;
 	uint64_t started_ms;

@@ -20,6 +20,7 @@
 #include "store/write.h"
 #include "vmstated/cgroup.h"
 #include "vmstated/hardware.h"
+#include "vmstated/neigh.h"
 #include "vmstated/net.h"
 #include "vmstated/parts.h"
 

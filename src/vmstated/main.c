@@ -22,6 +22,7 @@
 #include "store/catalog.h"
 #include "vmstated/cgroup.h"
 #include "vmstated/check.h"
+#include "vmstated/neigh.h"
 #include "vmstated/net.h"
 #include "vmstated/order.h"
 #include "vmstated/parts.h"
@@ -131,6 +132,7 @@ static void on_reload(void *ctx)
 	log_info("reload asked for by signal");
 	(void)catalog_scan(sup->catalog, SIZE_MAX);
 	net_renew(sup);
+	neigh_probe(sup);
 }
 
 static int make_dirs(const struct paths *p, struct err *err)
@@ -209,7 +211,7 @@ static void finish(struct supervisor *sup)
 	accel_free(sup);
 	sync_free(sup);
 	net_audit_free(sup);
-	sd_event_source_disable_unref(sup->neighbours);
+	neigh_stop(sup);
 	sd_event_source_disable_unref(sup->pulse_timer);
 	sd_event_source_disable_unref(sup->hold_timer);
 	sd_event_source_disable_unref(sup->owed_timer);

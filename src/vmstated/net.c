@@ -20,6 +20,7 @@
 #include "base/strbuf.h"
 #include "vmstated/filter.h"
 #include "vmstated/hardware.h"
+#include "vmstated/neigh.h"
 #include "vmstated/net_private.h"
 #include "vmstated/parts.h"
 #include "vmstated/worker.h"
@@ -141,20 +142,22 @@ static char *plan_rules(const struct guest *g, json_t *list, bool all)
 /* What is known of leases the new rules may not have seen: somebody flushed those before. */
 static void add_leases(struct strbuf *sb, const struct guest *g)
 {
+	AUTO_JSON json_t *known = neigh_facts(g);
+
 	for (size_t i = 0; i < VM_NICS_MAX; i++) {
 		const struct nic *n = our_nic(g, i);
-		const json_t *known = n ? json_object_get(g->addresses, n->mac) : NULL, *one;
+		const char *address;
 		char tap[NIC_TAP_MAX];
-		size_t k;
+		json_t *since;
 
 		if (!n || !filter_learns(n) || !hardware_tap(g, i, tap))
 			continue;
-		json_array_foreach (known, k, one) {
-			if (!strchr(json_string_value(one), ':'))
+		json_object_foreach (json_object_get(known, n->mac), address, since) {
+			if (!strchr(address, ':'))
 				strbuf_printf(sb,
 					      "add element netdev " FILTER_PREFIX
 					      "%s " FILTER_LEARNED " { %s }\n",
-					      tap, json_string_value(one));
+					      tap, address);
 		}
 	}
 }

@@ -105,11 +105,6 @@ void sync_later(struct supervisor *sup, const char *path);
 bool sync_busy(const struct supervisor *sup);
 void sync_free(struct supervisor *sup);
 
-/* --- neigh.c --- */
-void neigh_start(struct supervisor *sup);
-void neigh_refresh(struct supervisor *sup); /* a guest was started: it may be known already */
-void neigh_forget(struct guest *g);
-
 /* --- adopt.c --- */
 void supervisor_adopt(struct supervisor *sup);
 

@@ -19,6 +19,7 @@
 #include "store/catalog.h"
 #include "vmstated/cgroup.h"
 #include "vmstated/hardware.h"
+#include "vmstated/neigh.h"
 #include "vmstated/net.h"
 #include "vmstated/parts.h"
 

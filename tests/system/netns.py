@@ -96,15 +96,24 @@ class Tap:
         self.fd = libc.syscall(GETFD, process, number, 0)
         os.close(process)
         assert self.fd >= 0, os.strerror(ctypes.get_errno())
+        self.text = mac
         self.mac = bytes.fromhex(mac.replace(":", ""))
         self.marks = 0
 
     def close(self):
         os.close(self.fd)
 
-    def send(self, other, ethertype, payload, source=None):
-        os.write(self.fd, bytes(VNET) + other.mac + (source or self.mac) +
+    def send_to(self, target, ethertype, payload, source=None):
+        os.write(self.fd, bytes(VNET) + target + (source or self.mac) +
                  struct.pack("!H", ethertype) + payload)
+
+    def send(self, other, ethertype, payload, source=None):
+        self.send_to(other.mac, ethertype, payload, source)
+
+    def next_frame(self, deadline):
+        """What is sent to this guest next."""
+        assert select.select([self.fd], [], [], deadline.left())[0], "nothing came"
+        return os.read(self.fd, 65536)[VNET:]
 
     def reaches(self, other, ethertype, payload, source=None):
         """Send one; whether it came to the other, seen by one sent after it that always does."""
@@ -122,9 +131,10 @@ class Tap:
                 got[14:].startswith(payload)
 
 
-def arp(mac, sender, target="10.9.0.99"):
-    return struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + socket.inet_aton(sender) + \
-        bytes(6) + socket.inet_aton(target)
+def arp(mac, sender, target="10.9.0.99", reply=None):
+    """A question, or the reply to a MAC."""
+    return struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2 if reply else 1) + mac + \
+        socket.inet_aton(sender) + (reply or bytes(6)) + socket.inet_aton(target)
 
 
 def udp4(source, ports, data=b"hello"):

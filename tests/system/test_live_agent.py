@@ -246,6 +246,35 @@ def test_old_bytes_and_garbage(liar):
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(180)
+def test_addresses_of_long_ago(liar):
+    """Addresses an agent told are its word until it tells others, or nothing for a minute."""
+    suite, guest = liar
+    guest.sync()
+    told = {"name": "eth0", "hardware-address": "52:54:00:00:00:01"}
+
+    def addresses(*several):
+        return [{**told, "ip-addresses": [{"ip-address": one} for one in several]}]
+
+    def names(vm):
+        return vm["nics"][0].get("addresses", [])
+
+    with suite.events() as events:
+        guest.serve({"guest-fsfreeze-status": "thawed",
+                     "guest-network-get-interfaces": addresses("10.9.8.7", "fe80::1")})
+        vm = events.wait_vm("web0", lambda vm: names(vm) == ["10.9.8.7", "fe80::1"], 10)
+        first = vm["nics"][0]["address_sources"]
+        guest.hear("guest-network-get-interfaces", 40)
+        guest.say({"return": addresses("fe80::1", "10.9.8.9")})
+        vm = events.wait_vm("web0", lambda vm: names(vm) == ["fe80::1", "10.9.8.9"], 10)
+        second = vm["nics"][0]["address_sources"]
+        assert second["fe80::1"] == first["fe80::1"]
+        assert second["10.9.8.9"]["source"] == "agent"
+        assert second["10.9.8.9"]["since"] > first["10.9.8.7"]["since"]
+        events.wait_vm("web0", lambda vm: names(vm) == [], 120, "addresses that are old")
+
+
+@pytest.mark.campaign
 def test_silence_and_late_answers(liar):
     """A missed deadline: the number comes first again, and the late answer is nobody's."""
     suite, guest = liar
