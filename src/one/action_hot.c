@@ -37,8 +37,8 @@ static int order(struct call *call, const char *verb, json_t *body, struct err *
 static int disk_of(struct call *call, json_t **ret, struct err *err)
 {
 	const char *source = call_arg(call, "source"), *name = call_arg(call, "target");
-	const struct deploy_place place = {.sysdir = "", .exists = exists};
-	AUTO_FREE char *path = deploy_path(source);
+	AUTO_FREE char *path = deploy_path(source), *vmid = call_value(call, "VM/ID");
+	const struct deploy_place place = {.sysdir = "", .exists = exists, .vmid = vmid};
 	xmlNode *node = xml_find(call->data, DISK_PATH);
 	AUTO_XML xmlDoc *doc = NULL;
 	int r;

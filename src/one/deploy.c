@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -277,6 +278,8 @@ static int read_one(xmlNode *node, const struct deploy_place *place, bool disk, 
 	deploy_init(&d, &deploy_template, place);
 	d.has_acpi = true;
 	list = disk ? d.disks : d.nics;
+	if (place->vmid)
+		json_put_int(d.vm, ".vmid", strtol(place->vmid, NULL, 10));
 	walk(&d, node, disk ? "DISK" : "NIC", d.vm);
 	if (disk)
 		deploy_finish_disk(&d, json_array_get(list, 0));

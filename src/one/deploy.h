@@ -23,6 +23,7 @@ struct deploy_place {
 	deploy_exists exists;
 	/* Of the datastores, where sysdir is the front-end's own and holds no disks; else NULL. */
 	const char *location;
+	const char *vmid; /* of a disk's VM, where there is no more of it; else NULL */
 };
 
 /*

@@ -38,19 +38,42 @@ static void missing(struct deploy *d, const char *where, const char *text)
 
 /* --- disks --- */
 
+/*
+ * POOL/IMAGE; a copy of an image, and a disk made for the VM alone, carry its number and their own.
+ * Keys are found by ceph's own means: the keyring of the user, on the host.
+ */
+static char *rbd_path(struct deploy *d, const json_t *disk)
+{
+	const char *source = json_get_str(disk, ".source", NULL), *pool;
+	const char *user = json_get_str(disk, ".ceph_user", NULL);
+	const char *conf = json_get_str(disk, ".conf", NULL);
+	bool own = json_object_get(disk, ".clone");
+	struct strbuf sb = {0};
+
+	pool = json_get_str(disk, ".pool", NULL);
+	if (!source && !pool)
+		return NULL;
+	strbuf_printf(&sb, "rbd:%s%s", source ? source : pool, source ? "" : "/one-sys");
+	if (own || !source)
+		strbuf_printf(&sb, "-%lld-%lld", (long long)json_get_int(d->vm, ".vmid", 0),
+			      (long long)json_get_int(disk, ".id", 0));
+	if (user)
+		strbuf_printf(&sb, ":id=%s", user);
+	if (conf)
+		strbuf_printf(&sb, ":conf=%s", conf);
+	return strbuf_steal(&sb);
+}
+
 /* disk.N of the system datastore, else images/disk.N there, else the image itself. */
 static char *disk_path(struct deploy *d, const json_t *disk)
 {
 	const char *source = json_get_str(disk, ".source", NULL);
 	json_int_t id = json_get_int(disk, ".id", -1);
 	AUTO_FREE char *dir = deploy_path(d->place->sysdir);
-	const char *user = json_get_str(disk, ".ceph_user", NULL);
 	char *path = NULL;
 
 	if (json_object_get(disk, ".protocol"))
-		return source ? xasprintf("rbd:%s%s%s", source, user ? ":id=" : "",
-					  user ? user : "")
-			      : NULL;
+		return rbd_path(d, disk);
 	for (int i = 0; i < 2 && id >= 0 && *dir; i++) {
 		free(path);
 		path = xasprintf("%s/%sdisk.%lld", dir, i ? "images/" : "", (long long)id);
@@ -94,6 +117,8 @@ void deploy_finish_disk(struct deploy *d, json_t *disk)
 	}
 	if (!json_object_get(disk, "media"))
 		json_put_str(disk, "media", "disk");
+	if (str_eq(json_get_str(disk, "aio", ""), "native") && !json_object_get(disk, "cache"))
+		json_put_str(disk, "cache", "none"); /* the core's own default, and needed */
 	/* Never guessed from what the guest may have written into its first sector. */
 	if (!json_object_get(disk, "format"))
 		json_put_str(disk, "format", "raw");

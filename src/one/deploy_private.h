@@ -62,10 +62,10 @@ const char *deploy_row_path(const struct deploy_dialect *dialect, const struct d
 /* --- deploy_take.c --- */
 deploy_take take_str, take_path, take_int, take_kib, take_word, take_yes, take_present, take_kbyte,
 	take_ip, take_cpu, take_features, take_pages, take_type, take_port, take_shares,
-	take_refuse, take_refuse_yes, take_acpi, take_acpi_yes;
+	take_refuse, take_refuse_yes, take_acpi, take_acpi_yes, take_cpus, take_once;
 bool deploy_number(const char *text, double *ret);
 
 extern const struct deploy_word words_bus[], words_cache[], words_format[], words_media[],
 	words_type[], words_nic[], words_vga[], words_graphics[], words_machine[], words_cpu[],
 	words_discard[], words_filter[], words_template_type[], words_domain[], words_bridge[],
-	words_arch[], words_protocol[], words_raw[];
+	words_arch[], words_protocol[], words_raw[], words_io[], words_pin[];

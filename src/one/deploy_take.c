@@ -51,6 +51,9 @@ const struct deploy_word words_vga[] = {{"vga", "std"},      {"std", "std"}, {"c
 					{"vmvga", "vmware"}, {"qxl", "qxl"}, {"virtio", "std"},
 					{"none", "none"},    {"auto", ""},   {NULL, NULL}};
 const struct deploy_word words_graphics[] = {{"vnc", "vnc"}, {NULL, NULL}};
+const struct deploy_word words_io[] = {
+	{"native", "native"}, {"threads", "threads"}, {"io_uring", "io_uring"}, {NULL, NULL}};
+const struct deploy_word words_pin[] = {{"none", ""}, {NULL, NULL}};
 const struct deploy_word words_filter[] = {{"clean-traffic", "clean-traffic"}, {NULL, NULL}};
 
 bool deploy_number(const char *text, double *ret)
@@ -203,14 +206,36 @@ void take_pages(struct deploy *d, json_t *at, const struct deploy_row *row, cons
 		   deploy_number(value, &number) && number > 1024 ? 1.0 / 1024 : 1);
 }
 
-/* DISK/TYPE: RBD is a protocol, RBD_CDROM one and a medium. */
+/* All CPUs that any of the guest's is pinned to: QEMU's threads are placed together. */
+void take_cpus(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
+{
+	const char *sofar = json_get_str(at, row->key, NULL);
+	AUTO_FREE char *list = sofar ? xasprintf("%s,%s", sofar, value) : xstrdup(value);
+
+	if (*value)
+		json_put_str(at, row->key, list);
+}
+
+/* One NUMA node is the machine itself; a guest with more would see them. */
+void take_once(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
+{
+	if (json_object_get(at, row->key))
+		problems_add(&d->problems, PROBLEM_BAD_PROPERTY, deploy_row_path(d->dialect, row),
+			     NULL, "is there more than once: a guest has one NUMA node here");
+	json_put_bool(at, row->key, true);
+}
+
+/* RBD is a protocol, RBD_CDROM one and a medium. DISK_TYPE tells it of volatile disks. */
 void take_type(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
 {
+	const char *medium = json_get_str(at, row->key, NULL);
+	AUTO_FREE char *was = medium ? xstrdup(medium) : NULL;
+
 	take_word(d, at, row, value);
 	if (!str_eq(json_get_str(at, row->key, NULL), "rbd"))
 		return;
 	json_put_str(at, ".protocol", "rbd");
-	json_put_str(at, row->key, strchr(value, '_') ? "cdrom" : "disk");
+	json_put_str(at, row->key, strchr(value, '_') ? "cdrom" : was ? was : "disk");
 }
 
 static bool is_yes(const char *value)

@@ -140,6 +140,75 @@ static void test_places_of_the_front_end(void **state)
 		"/var/lib/one/ds/104/7/disk.0");
 }
 
+/* "vm | name | fragment | want" of a row; false where there is no more of it. */
+static char *cell(char **rest)
+{
+	char *at = *rest, *end = at ? strstr(at, "|") : NULL;
+
+	if (!at)
+		return NULL;
+	*rest = end ? end + 1 : NULL;
+	if (end)
+		*end = '\0';
+	at += strspn(at, " ");
+	for (size_t len = strlen(at); len && at[len - 1] == ' '; len--)
+		at[len - 1] = '\0';
+	return at;
+}
+
+static char *domain_with(const char *kind, const char *fragment)
+{
+	const char *disk = "<disk type='file' device='disk'><source file='/ds/0/1/disk.0'/>"
+			   "<target dev='vda'/>";
+	const char *nic = "<interface type='bridge'><source bridge='br0'/>"
+			  "<mac address='02:00:00:00:00:01'/>";
+	bool is_vm = str_eq(kind, "vm"), is_disk = str_eq(kind, "disk");
+	const char *end = is_disk ? "</disk></devices>" : "</interface></devices>";
+
+	return xasprintf("<domain type='qemu'><name>one-1</name><memory>65536</memory>"
+			 "<vcpu>1</vcpu>%s%s%s%s</domain>",
+			 is_vm ? "" : "<devices>",
+			 is_vm     ? ""
+			 : is_disk ? disk
+				   : nic,
+			 fragment, is_vm ? "" : end);
+}
+
+/* Each element of the guide does what the guide says, and there is none that it leaves out. */
+static void test_elements(void **state)
+{
+	AUTO_FREE char *table = path_join(getenv("GOLDEN"), "one/elements"), *text = NULL;
+	AUTO_FREE char *doc = path_join(getenv("GOLDEN"), "../../docs/opennebula.md"),
+		       *guide = NULL;
+	size_t wrong = 0, rows = 0;
+
+	assert_int_equal(file_read(table, DEPLOY_MAX, &text, NULL, NULL, NULL), 0);
+	assert_int_equal(file_read(doc, DEPLOY_MAX, &guide, NULL, NULL, NULL), 0);
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		char *rest = line, *kind, *name, *fragment, *want;
+
+		if (*line == '#')
+			continue;
+		kind = cell(&rest);
+		name = cell(&rest);
+		fragment = cell(&rest);
+		want = cell(&rest);
+		assert_non_null(want);
+		AUTO_FREE char *xml = domain_with(kind, fragment);
+		AUTO_FREE char *got = result_of(xml, strlen(xml));
+		AUTO_FREE char *row = xasprintf("| `%s` |", name);
+		bool fits = strstr(got, want) && strstr(guide, row);
+
+		if (!fits)
+			print_error("%s: want %s in the guide, and %s in: %s\n", xml, row, want,
+				    got);
+		wrong += !fits;
+		rows++;
+	}
+	assert_int_equal(wrong, 0);
+	assert_true(rows > 60);
+}
+
 static void test_too_large(void **state)
 {
 	AUTO_FREE char *text = xcalloc(1, DEPLOY_MAX + 2);
@@ -156,6 +225,7 @@ int main(void)
 		cmocka_unit_test(test_golden),
 		cmocka_unit_test(test_places_of_disks),
 		cmocka_unit_test(test_places_of_the_front_end),
+		cmocka_unit_test(test_elements),
 		cmocka_unit_test(test_too_large),
 	};
 
