@@ -452,24 +452,25 @@ void disks_undo(struct change *c)
 	c->job_begun = false;
 }
 
-void disks_drop_removed(const struct change *c)
+void disks_drop_removed(const struct vmadmd *d, const char *uuid, const struct vm *old,
+			const struct vm *new)
 {
-	AUTO_FREE char *inside = path_of_data(c->d->paths, c->uuid, "");
+	AUTO_FREE char *inside = path_of_data(d->paths, uuid, "");
 
-	for (size_t i = 0; i < c->old->ndisks; i++) {
-		const char *path = c->old->disks[i]->path;
+	for (size_t i = 0; i < old->ndisks; i++) {
+		const char *path = old->disks[i]->path;
 
 		const char *name = path && str_starts(path, inside) ? path + strlen(inside) : NULL;
 
 		if (name && str_starts(name, DATASET_DISKS "/"))
 			name += strlen(DATASET_DISKS "/");
-		if (!name || strchr(name, '/') || disks_known(c->new, path) ||
-		    c->old->disks[i]->media != MEDIA_DISK)
+		if (!name || strchr(name, '/') || disks_known(new, path) ||
+		    old->disks[i]->media != MEDIA_DISK)
 			continue;
 		if (unlink(path) == 0)
-			log_info("vm=%s disk removed path=%s", c->uuid, path);
+			log_info("vm=%s disk removed path=%s", uuid, path);
 		else if (errno != ENOENT)
-			log_error("vm=%s removed disk's file stays path=%s: %s", c->uuid, path,
+			log_error("vm=%s removed disk's file stays path=%s: %s", uuid, path,
 				  strerror(errno));
 	}
 }

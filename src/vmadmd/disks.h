@@ -40,7 +40,8 @@ int disks_make(struct change *c, struct err *err);
 /* Ends the making of an image, if one is being made. */
 void disks_stop(struct change *c);
 void disks_undo(struct change *c);
-/* Files of the data directory that no disk of the new VM names any more. */
-void disks_drop_removed(const struct change *c);
+/* Files of the data directory that disks of old name, and none of new does. */
+void disks_drop_removed(const struct vmadmd *d, const char *uuid, const struct vm *old,
+			const struct vm *new);
 /* Paths of the images to be made. New reference. */
 json_t *disks_paths(const struct change *c);

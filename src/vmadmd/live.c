@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "api/names.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -28,8 +29,10 @@
 #include "vmadmd/jobs.h"
 #include "vmadmd/migrate.h"
 #include "vmadmd/save.h"
+#include "vmadmd/update.h"
 
-#define REPAIR_AGAIN_MS 3000u
+#define FACTS_MS      2000u /* for vmstated, before a repair begins without its facts */
+#define FACTS_LOOK_MS 20u
 
 struct live *live_new(void)
 {
@@ -129,15 +132,25 @@ int live_step_mark(struct change *c, struct err *err)
 	return change_work(c, live_journal_write, marked, err);
 }
 
+int live_journal_remove(struct change *c, struct err *err)
+{
+	AUTO_FREE char *path = journal_path(c->d, c->uuid);
+
+	if (unlink(path) < 0 && errno != ENOENT)
+		return err_sys(err, errno, "cannot remove '%s'", path);
+	return parent_sync(c->d, path, err);
+}
+
 /* What came to its good end stays as the last one: its job's outcome, should we end right here. */
 static int unmark_files(struct change *c, struct err *err)
 {
 	AUTO_FREE char *path = journal_path(c->d, c->uuid);
 	AUTO_FREE char *last = path_of_data(c->d->paths, c->uuid, LIVE_LAST);
-	int r = c->live->undone ? unlink(path) : rename(path, last);
 
-	if (r < 0 && errno != ENOENT)
-		return err_sys(err, errno, "cannot remove '%s'", path);
+	if (c->live->undone)
+		return live_journal_remove(c, err);
+	if (rename(path, last) < 0 && errno != ENOENT)
+		return err_sys(err, errno, "cannot rename '%s'", path);
 	return parent_sync(c->d, path, err);
 }
 
@@ -164,16 +177,24 @@ int live_kept_away(const struct vmadmd *d, const char *uuid, struct err *err)
 
 /* --- steps --- */
 
-int live_step_lock(struct change *c, struct err *err)
+int live_nothing_waits(struct change *c, struct err *err)
 {
 	AUTO_FREE char *path = journal_path(c->d, c->uuid);
-	int r;
 
-	if (!c->live->again && file_exists(path))
-		return err_set(err, EBUSY,
-			       "VM %s: an operation that was cut short is not tidied up yet; try "
-			       "again in a moment",
-			       c->uuid);
+	if (!file_exists(path))
+		return 0;
+	return err_set(err, EBUSY,
+		       "VM %s: an operation that was cut short is not tidied up yet; try again in "
+		       "a moment",
+		       c->uuid);
+}
+
+int live_step_lock(struct change *c, struct err *err)
+{
+	int r = c->live->again ? 0 : live_nothing_waits(c, err);
+
+	if (r < 0)
+		return r;
 	r = guest_lock_take(c->d, c->uuid, &c->guest_lock, err);
 	c->live->running = r > 0;
 	return r < 0 ? r : 0;
@@ -359,7 +380,7 @@ static const struct {
 	{"snapshot", &change_snapundo},          {"rollback", &change_rollback},
 	{"delete-snapshot", &change_snapdelete}, {"save", &change_save_undo},
 	{"restore", &change_restore_undo},       {"migrate", &change_migrate_back},
-	{"arrive", &change_arrive_back},
+	{"arrive", &change_arrive_back},         {"plug", &change_plug_back},
 };
 
 static void repair(struct vmadmd *d, const char *uuid)
@@ -393,6 +414,11 @@ static int on_repair(sd_event_source *source, uint64_t usec, void *ctx)
 {
 	struct guest *g = ctx;
 
+	/* What is to be looked after is told by vmstated, which may be telling it just now. */
+	if (!feed_client_ready(g->d->states) && clock_ms() < g->d->started_ms + FACTS_MS) {
+		(void)timer_set(g->d->event, &g->repair, FACTS_LOOK_MS, on_repair, g);
+		return 0;
+	}
 	g->repairing = false;
 	repair(g->d, g->uuid);
 	return 0;
@@ -425,7 +451,7 @@ void live_undo(struct change *c)
 	/* Its job ends when this has been worked off, not before. */
 	if (l->again)
 		c->job = NULL;
-	live_repair(c->d, c->uuid, l->again ? REPAIR_AGAIN_MS : 0);
+	live_repair(c->d, c->uuid, l->again ? LIVE_AGAIN_MS : 0);
 }
 
 const char *live_keeps_stopped(const struct vmadmd *d, const char *uuid)

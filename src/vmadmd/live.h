@@ -25,6 +25,7 @@ struct until;
 #define SNAP_NAME_MAX 64
 #define LIVE_LAST     "operation.last" /* the journal of the last one that ended well */
 #define LIVE_ASK_MS   20000u  /* for an answer of QEMU: another long command may be before it */
+#define LIVE_AGAIN_MS 3000u   /* until what was cut short is tried again */
 #define LIVE_JOB_MS   600000u /* for a job that blocks QEMU's monitors */
 
 struct live_disk {
@@ -89,6 +90,8 @@ char *live_vars_path(const struct change *c);
 int live_step_job(struct change *c, struct err *err);
 int live_step_mark(struct change *c, struct err *err);          /* writes l->journal */
 int live_journal_write(struct change *c, struct err *err);      /* the same, in a worker */
+int live_journal_remove(struct change *c, struct err *err);     /* likewise */
+int live_nothing_waits(struct change *c, struct err *err);      /* -EBUSY: a journal does */
 json_t *live_journal(const struct vmadmd *d, const char *uuid); /* NULL: none */
 /* -EBUSY while the journal says that the VM is not to run here. */
 int live_kept_away(const struct vmadmd *d, const char *uuid, struct err *err);

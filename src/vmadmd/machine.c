@@ -18,7 +18,8 @@
 struct machine_ask {
 	struct guest *g;
 	struct machine *m;
-	json_t *todo; /* [[id, property]]: asked one after the other, the queue has its bound */
+	size_t question; /* of questions[] */
+	json_t *todo;    /* [[id, property]]: asked one after the other, the queue has its bound */
 	machine_done done;
 	void *ctx;
 };
@@ -28,6 +29,7 @@ void machine_done_with(struct machine *m)
 	json_decref(m->block);
 	json_decref(m->ports);
 	json_decref(m->macs);
+	json_decref(m->has);
 	*m = (struct machine){0};
 }
 
@@ -91,25 +93,71 @@ static void next(struct machine_ask *a)
 		end(a, r, &err);
 }
 
+/* --- questions about all of it --- */
+
+static void put(struct machine_ask *a, const char *maker, const char *id)
+{
+	json_t *ids = json_object_get(a->m->has, maker);
+
+	if (!ids) {
+		ids = json_object();
+		(void)json_object_set_new(a->m->has, maker, ids);
+	}
+	json_put_bool(ids, id, true);
+}
+
+static void take_block(struct machine_ask *a, const json_t *value)
+{
+	a->m->block = info_map(info_row("block"), value);
+}
+
+static void take_nodes(struct machine_ask *a, const json_t *value)
+{
+	const json_t *node;
+	size_t i;
+
+	json_array_foreach (value, i, node)
+		put(a, "blockdev-add", json_get_str(node, "node-name", ""));
+}
+
+/* "nic0: index=0,type=nic,..." or " \\ nic0-net: index=0,type=user,...", a line each. */
+static void take_netdevs(struct machine_ask *a, const json_t *value)
+{
+	const char *line = json_string_value(value);
+
+	for (; line && *line; line += strcspn(line, "\n"), line += *line == '\n') {
+		const char *id = line + strspn(line, " \\");
+		AUTO_FREE char *name = xstrndup(id, strcspn(id, ":\r\n"));
+
+		if (str_starts(id + strlen(name), ": index="))
+			put(a, "netdev_add", name);
+	}
+}
+
+static void take_objects(struct machine_ask *a, const json_t *value)
+{
+	const json_t *object;
+	size_t i;
+
+	json_array_foreach (value, i, object)
+		put(a, "object-add", json_get_str(object, "name", ""));
+}
+
 static void want(struct machine_ask *a, const char *id, const char *property)
 {
 	json_array_append_new(a->todo, json_pack("[s,s]", id, property));
 }
 
 /* query-pci would not do: before the firmware has numbered the buses it shows none behind ports. */
-static void on_devices(void *ctx, int r, const json_t *value, const struct err *err)
+static void take_devices(struct machine_ask *a, const json_t *value)
 {
-	struct machine_ask *a = ctx;
-	json_t *device;
+	const json_t *device;
 	size_t i;
 
-	if (r < 0) {
-		end(a, r, err);
-		return;
-	}
-	json_array_foreach ((json_t *)value, i, device) {
+	json_array_foreach (value, i, device) {
 		const char *id = json_get_str(device, "name", "");
 
+		put(a, "device_add", id);
 		if (str_eq(json_get_str(device, "type", ""), "child<pcie-root-port>"))
 			json_put_str(a->m->ports, id, "");
 		else
@@ -117,23 +165,49 @@ static void on_devices(void *ctx, int r, const json_t *value, const struct err *
 		if (str_starts(id, "nic"))
 			want(a, id, "mac");
 	}
-	next(a);
 }
 
-static void on_block(void *ctx, int r, const json_t *value, const struct err *err)
+static const struct {
+	const char *command, *arguments;
+	void (*take)(struct machine_ask *a, const json_t *value);
+	bool may; /* a refusal is passed over */
+} questions[] = {
+	/* clang-format off */
+	{ "query-block",             "{}",                                    take_block,   false },
+	{ "query-named-block-nodes", "{\"flat\": true}",                      take_nodes,   false },
+	{ "human-monitor-command",   "{\"command-line\": \"info network\"}",  take_netdevs, true },
+	{ "qom-list",                "{\"path\": \"/objects\"}",              take_objects, true },
+	{ "qom-list",                "{\"path\": \"/machine/peripheral\"}",   take_devices, false },
+	/* clang-format on */
+};
+
+static int ask_question(struct machine_ask *a, struct err *err);
+
+static void on_answer(void *ctx, int r, const json_t *value, const struct err *err)
 {
 	struct machine_ask *a = ctx;
-	AUTO_JSON json_t *args = json_pack("{s:s}", "path", "/machine/peripheral");
 	struct err text = {0};
 
-	if (r < 0) {
+	if (r < 0 && !(r == -EREMOTEIO && questions[a->question].may)) {
 		end(a, r, err);
 		return;
 	}
-	a->m->block = info_map(info_row("block"), value);
-	r = monitor_send(a->g, "qom-list", args, -1, on_devices, a, &text);
+	if (r == 0)
+		questions[a->question].take(a, value);
+	if (++a->question == ARRAY_SIZE(questions)) {
+		next(a);
+		return;
+	}
+	r = ask_question(a, &text);
 	if (r < 0)
 		end(a, r, &text);
+}
+
+static int ask_question(struct machine_ask *a, struct err *err)
+{
+	AUTO_JSON json_t *args = json_loads(questions[a->question].arguments, 0, NULL);
+
+	return monitor_send(a->g, questions[a->question].command, args, -1, on_answer, a, err);
 }
 
 int machine_ask(struct guest *g, struct machine *m, machine_done done, void *ctx, struct err *err)
@@ -142,8 +216,8 @@ int machine_ask(struct guest *g, struct machine *m, machine_done done, void *ctx
 	int r;
 
 	*a = (struct machine_ask){.g = g, .m = m, .todo = json_array(), .done = done, .ctx = ctx};
-	*m = (struct machine){.ports = json_object(), .macs = json_object()};
-	r = monitor_send(g, "query-block", NULL, -1, on_block, a, err);
+	*m = (struct machine){.ports = json_object(), .macs = json_object(), .has = json_object()};
+	r = ask_question(a, err);
 	if (r < 0) {
 		json_decref(a->todo);
 		free(a);
@@ -152,6 +226,11 @@ int machine_ask(struct guest *g, struct machine *m, machine_done done, void *ctx
 }
 
 /* --- looking up --- */
+
+bool machine_has(const struct machine *m, const char *maker, const char *id)
+{
+	return json_object_get(json_object_get(m->has, maker), id) != NULL;
+}
 
 const json_t *machine_disk(const struct machine *m, const char *path, const char *id)
 {
@@ -215,10 +294,12 @@ long machine_free_port(const struct machine *m, size_t first)
 
 static bool has_device(const struct machine *m, const char *id)
 {
+	AUTO_FREE char *netdev = xasprintf("%s-net", id);
 	json_t *row;
 	size_t i;
 
-	if (machine_port_of(m, id) >= 0)
+	if (machine_port_of(m, id) >= 0 || machine_has(m, "device_add", id) ||
+	    machine_has(m, "blockdev-add", id) || machine_has(m, "netdev_add", netdev))
 		return true;
 	json_array_foreach (m->block, i, row) {
 		if (str_eq(json_get_str(row, "device", ""), id))

@@ -22,6 +22,7 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/change.h"
+#include "vmadmd/live.h"
 #include "vmadmd/vmadmd.h"
 #include "vmadmd/zfs_dataset.h"
 
@@ -250,6 +251,36 @@ static void (*const clean[MARK_COUNT])(struct vmadmd *d, const char *uuid, const
 	[MARK_DELETE] = clean_delete,
 };
 
+void mark_clean_update(struct vmadmd *d, const char *uuid)
+{
+	AUTO_FREE char *path = mark_path(d, uuid, MARK_UPDATE);
+	AUTO_JSON json_t *content = NULL;
+
+	if (state_read(path, MARK_VERSION, &content, NULL) == 0)
+		clean_update(d, uuid, content);
+}
+
+/* The machine may have the images of an update until its journal is worked off (plug_back.c); of
+ * one without a journal it has none yet. */
+static bool waits_for_journal(struct vmadmd *d, const char *uuid)
+{
+	AUTO_JSON json_t *journal = live_journal(d, uuid);
+
+	return str_eq(json_get_str(journal, "op", ""), "plug");
+}
+
+static void clean_running(struct vmadmd *d, const char *uuid, enum mark mark, const json_t *content)
+{
+	if (mark != MARK_UPDATE) {
+		log_warn("vm=%s a change was cut short, but the VM runs: left as it is", uuid);
+		mark_remove(d, uuid, mark);
+	} else if (reprovision_recover(d, uuid, content, true)) {
+		mark_remove(d, uuid, mark);
+	} else if (!waits_for_journal(d, uuid)) {
+		clean_update(d, uuid, content);
+	}
+}
+
 static void clean_one(struct vmadmd *d, const char *uuid, enum mark mark)
 {
 	AUTO_FREE char *path = mark_path(d, uuid, mark);
@@ -269,12 +300,10 @@ static void clean_one(struct vmadmd *d, const char *uuid, enum mark mark)
 	r = guest_lock_take(d, uuid, &lock, &err);
 	if (r == 0)
 		clean[mark](d, uuid, content);
-	else if (r > 0 && !(mark == MARK_UPDATE && reprovision_recover(d, uuid, content, true)))
-		log_warn("vm=%s a change was cut short, but the VM runs: left as it is", uuid);
-	else if (r < 0)
+	else if (r > 0)
+		clean_running(d, uuid, mark, content);
+	else
 		log_error("vm=%s %s", uuid, err.msg);
-	if (r > 0)
-		mark_remove(d, uuid, mark);
 }
 
 /* What file_write had begun: ".NAME.XXXXXX" beside NAME, a mark's name or its beginning. */

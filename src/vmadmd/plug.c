@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/names.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -239,6 +240,63 @@ static int plan(struct plug *p, struct err *err)
 	return r;
 }
 
+/* --- of one that was cut short --- */
+
+/* The device a limit or a cable is of: "disk0", or by a path of its inside. */
+static bool device_there(const struct plug *p, const struct trans_step *s)
+{
+	static const char inside[] = "/machine/peripheral/";
+	const char *of = json_get_str(s->args, "id", json_get_str(s->args, "name", NULL));
+	AUTO_FREE char *id = NULL;
+
+	if (!of)
+		return true; /* of the machine as a whole */
+	of += str_starts(of, inside) ? strlen(inside) : 0;
+	id = xstrndup(of, strcspn(of, "/"));
+	return machine_has(&p->machine, "device_add", id);
+}
+
+/* Of this step, is there something to be taken back? */
+static bool is_half(const struct plug *p, const struct trans_step *s)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(makers); i++) {
+		bool in = str_eq(s->command, makers[i].add);
+
+		if (in || str_eq(s->command, makers[i].del))
+			return machine_has(&p->machine, makers[i].add,
+					   json_get_str(s->args, makers[i].key, "")) == in;
+	}
+	if (s->of_vmstated) {
+		const char *id = json_get_str(json_object_get(s->args, "netdev"), "id", "");
+
+		return machine_has(&p->machine, "netdev_add", id) == str_eq(s->command, "plug-nic");
+	}
+	return s->undo && device_there(p, s);
+}
+
+/* Values are set to what they were, whether they had been changed or not. A tray may refuse what
+ * it has already. */
+static void plan_back(struct plug *p)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach (json_object_get(p->journal, "steps"), i, one) {
+		struct trans_step s;
+
+		trans_step_of(one, &s);
+		s.asked_out = str_eq(s.command, "device_del") && !is_half(p, &s);
+		if (s.asked_out || is_half(p, &s)) {
+			s.lax = str_ends(s.command, "-tray") || str_ends(s.command, "-medium");
+			trans_add(p->trans, &s);
+			continue;
+		}
+		trans_step_done(&s);
+	}
+}
+
+/* --- planned, run, undone --- */
+
 static void on_run(void *ctx, int r, const struct err *err)
 {
 	struct plug *p = ctx;
@@ -258,13 +316,13 @@ static void on_asked(void *ctx, int r, const struct err *err)
 		text = p->why;
 	} else if (r < 0) {
 		r = err_set(&text, -r, "QEMU of VM %s: %s", p->g->uuid, err_text(err, r));
+	} else if (p->journal) {
+		plan_back(p);
+		p->working = true;
+		trans_undo_all(p->trans, on_run, p);
+		return;
 	} else {
 		r = plan(p, &text);
-	}
-	if (r == 0 && !trans_empty(p->trans)) {
-		p->working = true;
-		trans_run(p->trans, on_run, p);
-		return;
 	}
 	p->done(p->ctx, r, &text);
 }
@@ -279,25 +337,60 @@ static int on_failed_start(sd_event_source *source, void *ctx)
 	return 0;
 }
 
-struct plug *plug_start(struct guest *g, const struct vm *old, const struct vm *new, bool force,
-			trans_done done, void *ctx)
+static struct plug *ask(struct guest *g, const struct plug *like)
 {
 	struct plug *p = xcalloc(1, sizeof(*p));
 	sd_event_source *later = NULL;
 
-	*p = (struct plug){.g = g,
-			   .old = vm_copy(old),
-			   .new = vm_copy(new),
-			   .force = force,
-			   .asking = true,
-			   .trans = trans_new(g),
-			   .names = json_object(),
-			   .covered = json_array(),
-			   .done = done,
-			   .ctx = ctx};
+	*p = *like;
+	p->g = g;
+	p->asking = true;
+	p->trans = trans_new(g);
+	p->names = json_object();
+	p->covered = json_array();
 	if (machine_ask(g, &p->machine, on_asked, p, &p->why) < 0)
 		(void)sd_event_add_defer(g->d->event, &later, on_failed_start, p);
 	return p;
+}
+
+struct plug *plug_plan(struct guest *g, const struct vm *old, const struct vm *new, bool force,
+		       trans_done done, void *ctx)
+{
+	const struct plug like = {
+		.old = vm_copy(old), .new = vm_copy(new), .force = force, .done = done, .ctx = ctx};
+
+	return ask(g, &like);
+}
+
+struct plug *plug_cut_short(struct guest *g, const json_t *journal, trans_done done, void *ctx)
+{
+	const struct plug like = {.journal = journal, .done = done, .ctx = ctx};
+
+	return ask(g, &like);
+}
+
+bool plug_empty(const struct plug *p)
+{
+	return trans_empty(p->trans);
+}
+
+json_t *plug_journal(const struct plug *p)
+{
+	return json_pack("{s:o, s:O, s:I}", "steps", trans_json(p->trans), "names", p->names,
+			 FACT_ZONEID, json_get_int(p->g->facts, FACT_ZONEID, 0));
+}
+
+bool plug_half(const struct plug *p)
+{
+	return p && trans_half(p->trans);
+}
+
+void plug_run(struct plug *p, trans_done done, void *ctx)
+{
+	p->done = done;
+	p->ctx = ctx;
+	p->working = true;
+	trans_run(p->trans, on_run, p);
 }
 
 void plug_undo(struct plug *p, trans_done done, void *ctx)
@@ -333,6 +426,18 @@ void plug_free(struct plug *p)
 
 /* --- what is not told at the start --- */
 
+static void on_settled(void *ctx, int r, const struct err *err);
+
+static void on_settling(void *ctx, int r, const struct err *err)
+{
+	struct guest *g = ctx;
+
+	if (r < 0 || plug_empty(g->settling))
+		on_settled(g, r, err);
+	else
+		plug_run(g->settling, on_settled, g);
+}
+
 static void on_settled(void *ctx, int r, const struct err *err)
 {
 	struct guest *g = ctx;
@@ -360,5 +465,5 @@ void plug_settle(struct guest *g)
 	for (size_t i = 0; i < bare->nnics; i++)
 		bare->nics[i]->link_down = false;
 	if (plug_wanted(bare, e->vm))
-		g->settling = plug_start(g, bare, e->vm, false, on_settled, g);
+		g->settling = plug_plan(g, bare, e->vm, false, on_settling, g);
 }

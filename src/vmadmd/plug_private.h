@@ -16,6 +16,7 @@ struct argv;
 struct plug {
 	struct guest *g;
 	struct vm *old, *new;
+	const json_t *journal; /* of one that was cut short, else NULL */
 	bool force;
 	struct machine machine;
 	bool asking, working;

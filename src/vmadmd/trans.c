@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Transactions on a running machine; see live.h. One at a time per guest, since changes of a VM
+ * Transactions on a running machine; see trans.h. One at a time per guest, since changes of a VM
  * stand in line. A step is a QMP command, then, for a device, the guest's consent; going back is
  * the same list from the last step done, with the other command.
  */
@@ -18,6 +18,7 @@
 #include "base/strbuf.h"
 #include "daemon/daemon.h"
 #include "vmadmd/guest.h"
+#include "vmadmd/live.h"
 #include "vmadmd/vmadmd.h"
 
 #define VMSTATED_MS 30000u /* more than its own deadlines */
@@ -32,10 +33,11 @@ struct trans {
 	struct step *steps;
 	size_t count, at;
 	bool back;    /* taking back */
+	bool undoing; /* it was asked for: what is to be told is of that */
 	bool running; /* between trans_run or trans_undo and done */
 	bool asked;   /* a command is out */
-	int failed;
-	struct err failure;
+	int failed, not_undone;
+	struct err failure, undo_failure;
 	const char *waits; /* id of the device that is to be deleted, borrowed of the step */
 	bool deleted;      /* it was, before the command was answered */
 	sd_event_source *deadline, *later;
@@ -45,6 +47,15 @@ struct trans {
 };
 
 static void on_event(void *ctx, const char *name, const json_t *data);
+
+/* Where a test may end us: "step-0-sent", "step-0-done", and "back-..." on the way back. */
+static void point(const struct trans *t, const char *what)
+{
+	char place[64];
+
+	(void)snprintf(place, sizeof(place), "%s-%zu-%s", t->back ? "back" : "step", t->at, what);
+	live_point(place);
+}
 
 struct trans *trans_new(struct guest *g)
 {
@@ -65,17 +76,56 @@ bool trans_empty(const struct trans *t)
 	return t->count == 0;
 }
 
+json_t *trans_json(const struct trans *t)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < t->count; i++) {
+		const struct trans_step *s = &t->steps[i].is;
+		json_t *one = json_object();
+
+		json_put_str(one, "command", s->command);
+		json_put_str(one, "undo", s->undo);
+		json_put_str(one, "gone", s->gone);
+		json_put_str(one, "what", s->what);
+		json_put_bool(one, "of_vmstated", s->of_vmstated);
+		json_put_bool(one, "lax", s->lax);
+		if (s->args)
+			(void)json_object_set(one, "args", s->args);
+		if (s->undo_args)
+			(void)json_object_set(one, "undo_args", s->undo_args);
+		(void)json_array_append_new(list, one);
+	}
+	return list;
+}
+
+void trans_step_of(const json_t *json, struct trans_step *ret)
+{
+	*ret = (struct trans_step){
+		.command = json_get_str(json, "command", ""),
+		.undo = json_get_str(json, "undo", NULL),
+		.gone = json_get_str(json, "gone", NULL),
+		.what = xstrdup(json_get_str(json, "what", "")),
+		.of_vmstated = json_get_bool(json, "of_vmstated", false),
+		.lax = json_get_bool(json, "lax", false),
+		.args = json_incref(json_object_get(json, "args")),
+		.undo_args = json_incref(json_object_get(json, "undo_args")),
+	};
+}
+
+void trans_step_done(struct trans_step *s)
+{
+	json_decref(s->args);
+	json_decref(s->undo_args);
+	free(s->what);
+}
+
 void trans_free(struct trans *t)
 {
 	if (!t)
 		return;
-	for (size_t i = 0; i < t->count; i++) {
-		struct trans_step *s = &t->steps[i].is;
-
-		json_decref(s->args);
-		json_decref(s->undo_args);
-		free(s->what);
-	}
+	for (size_t i = 0; i < t->count; i++)
+		trans_step_done(&t->steps[i].is);
 	sd_event_source_disable_unref(t->deadline);
 	sd_event_source_disable_unref(t->later);
 	free(t->steps);
@@ -89,7 +139,10 @@ static void finish(struct trans *t)
 	timer_stop(t->deadline);
 	monitor_unwatch(t->g, &t->watch);
 	t->running = false;
-	done(t->ctx, t->failed, &t->failure);
+	if (t->undoing)
+		done(t->ctx, t->not_undone, &t->undo_failure);
+	else
+		done(t->ctx, t->failed, &t->failure);
 }
 
 static void go_on(struct trans *t);
@@ -112,6 +165,10 @@ static void step_failed(struct trans *t, int r, const struct err *err)
 	if (t->back || s->is.lax) {
 		log_warn("vm=%s %s of %s: %s", t->g->uuid, t->back ? s->is.undo : s->is.command,
 			 s->is.what, err_text(err, r));
+		if (t->back && t->not_undone == 0 && !s->is.lax) {
+			t->not_undone = r;
+			t->undo_failure = *err;
+		}
 		s->passed = true;
 		t->at = t->back ? t->at - 1 : t->at + 1;
 		go_on(t);
@@ -193,7 +250,7 @@ static void on_late(void *ctx, const char *name, const json_t *data)
 	}
 }
 
-static void late_watch(struct guest *g, const struct trans_step *s)
+void trans_late_watch(struct guest *g, const struct trans_step *s)
 {
 	struct late *late;
 
@@ -218,8 +275,21 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *ctx)
 			t->g->uuid, t->steps[t->at].is.what, UNPLUG_MS / 1000);
 
 	if (!t->back)
-		late_watch(t->g, &t->steps[t->at].is);
+		trans_late_watch(t->g, &t->steps[t->at].is);
 	step_failed(t, r, &err);
+	return 0;
+}
+
+/* It keeps it, or has let go unseen: the attempt to put it back tells. */
+static int on_kept(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	struct trans *t = ctx;
+	struct trans_step *s = &t->steps[t->at].is;
+
+	trans_late_watch(t->g, s);
+	s->asked_out = false;
+	s->lax = true;
+	go_on(t);
 	return 0;
 }
 
@@ -247,10 +317,12 @@ static void on_answer(void *ctx, int r, const json_t *value, const struct err *e
 	} else if (takes_out(t, s) && !t->deleted) {
 		(void)timer_set(t->g->d->event, &t->deadline, UNPLUG_MS, on_deadline, t);
 	} else if (t->back) {
+		point(t, "done");
 		t->waits = NULL;
 		t->at--;
 		go_on(t);
 	} else {
+		point(t, "done");
 		step_done(t);
 	}
 }
@@ -297,12 +369,19 @@ static int on_later(sd_event_source *source, uint64_t usec, void *ctx)
 	}
 	s = &t->steps[t->at];
 	t->deleted = false;
+	if (t->back && s->is.asked_out) {
+		t->waits = s->is.gone;
+		(void)timer_set(t->g->d->event, &t->deadline, LATE_MS, on_kept, t);
+		return 0;
+	}
 	t->waits = takes_out(t, s) ? s->is.gone : NULL;
 	if (t->waits)
 		late_forget(t->g, t->waits);
 	r = send_step(t, &s->is, &err);
 	t->asked = r == 0;
-	if (r < 0)
+	if (r == 0)
+		point(t, "sent");
+	else
 		step_failed(t, r, &err);
 	return 0;
 }
@@ -331,9 +410,20 @@ void trans_run(struct trans *t, trans_done done, void *ctx)
 
 void trans_undo(struct trans *t, trans_done done, void *ctx)
 {
-	t->back = true;
-	t->at = t->count - 1;
+	t->back = t->undoing = true;
+	t->at--; /* the last that was done */
 	begin(t, done, ctx);
+}
+
+void trans_undo_all(struct trans *t, trans_done done, void *ctx)
+{
+	t->at = t->count;
+	trans_undo(t, done, ctx);
+}
+
+bool trans_half(const struct trans *t)
+{
+	return t->not_undone != 0;
 }
 
 void trans_stop(struct trans *t, int r, const struct err *why)
@@ -345,7 +435,7 @@ void trans_stop(struct trans *t, int r, const struct err *why)
 	if (t->asked)
 		return; /* its answer turns us round */
 	if (t->waits) {
-		late_watch(t->g, &t->steps[t->at].is);
+		trans_late_watch(t->g, &t->steps[t->at].is);
 		step_failed(t, r, why);
 	} else {
 		t->back = true;
@@ -365,6 +455,12 @@ static void on_event(void *ctx, const char *name, const json_t *data)
 	if (str_eq(name, "DEVICE_DELETED") &&
 	    str_eq(json_get_str(data, "device", NULL), t->waits)) {
 		t->deleted = true;
+		if (t->back && t->steps[t->at].is.asked_out) {
+			t->steps[t->at].is.asked_out = false;
+			timer_stop(t->deadline);
+			go_on(t);
+			return;
+		}
 		if (t->asked)
 			return; /* the answer is about to come */
 		timer_stop(t->deadline);

@@ -21,6 +21,8 @@
 #include "vmadmd/disks.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/live.h"
+#include "vmadmd/plug.h"
 #include "vmadmd/update.h"
 #include "vmadmd/zfs.h"
 #include "vmadmd/zfs_dataset.h"
@@ -65,7 +67,9 @@ static int check(struct change *c, struct err *err)
 		vm_changes_done(&c->changes);
 		vm_changes_of(c->old, c->new, &c->changes);
 	}
-	r = change_conflicts(c, err);
+	r = update_is_live(c) ? live_nothing_waits(c, err) : 0;
+	if (r == 0)
+		r = change_conflicts(c, err);
 	return r < 0 ? r : disks_plan(c, err);
 }
 
@@ -138,7 +142,7 @@ static int store_files(struct change *c, struct err *err)
 
 	if (r < 0)
 		return r;
-	disks_drop_removed(c);
+	disks_drop_removed(c->d, c->uuid, c->old, c->new);
 	if (c->marked)
 		mark_remove(c->d, c->uuid, MARK_UPDATE);
 	return 0;
@@ -149,6 +153,7 @@ static int stored(struct change *c, struct err *err)
 	struct guest *g;
 
 	c->stored = true;
+	live_point("plug-stored");
 	catalog_sync(c->d->catalog);
 	(void)catalog_verify(c->d->catalog, c->uuid); /* not by the kernel's word alone */
 	g = guest_find(c->d, c->uuid);
@@ -215,12 +220,13 @@ static int answer(struct change *c, struct err *err)
 	return change_answer(c, out, "updated");
 }
 
+/* The journal last; it stays when the machine keeps something of the change. */
 static int undo_files(struct change *c, struct err *err)
 {
 	disks_undo(c);
 	if (c->marked)
 		mark_remove(c->d, c->uuid, MARK_UPDATE);
-	return 0;
+	return c->live && !plug_half(c->plug) ? live_journal_remove(c, err) : 0;
 }
 
 static void undo(struct change *c)
@@ -229,11 +235,14 @@ static void undo(struct change *c)
 
 	if (g)
 		vnc_stage_end(g);
+	if (plug_half(c->plug))
+		live_repair(c->d, c->uuid, LIVE_AGAIN_MS);
 }
 
 static const change_step steps[] = {
-	step_lock, check, step_job, mark,        step_images, step_grow, step_plug, step_begin,
-	apply,     quota, store,    step_commit, step_tell,   settle,    step_seen, answer,
+	step_lock,      check,       step_job,   mark,      step_images, step_grow, step_plug_plan,
+	step_plug_mark, step_plug,   step_begin, apply,     quota,       store,     step_commit,
+	step_tell,      step_unmark, settle,     step_seen, answer,
 };
 
 const struct change_kind change_updating = {"update", steps, ARRAY_SIZE(steps), undo_files, undo};

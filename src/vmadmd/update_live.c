@@ -24,6 +24,7 @@
 #include "vmadmd/disks.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/jobs.h"
+#include "vmadmd/live.h"
 #include "vmadmd/plug.h"
 #include "vmadmd/update.h"
 
@@ -126,24 +127,20 @@ static int take_stock(struct change *c, struct err *err)
 	return 0;
 }
 
-static void on_plugged(void *ctx, int r, const struct err *err)
+static void on_planned(void *ctx, int r, const struct err *err)
 {
 	struct change *c = ctx;
 	struct err text = *err;
 
-	if (r < 0) { /* it has taken back what it did */
-		plug_free(c->plug);
-		c->plug = NULL;
-	} else {
+	if (r == 0)
 		r = take_stock(c, &text);
-	}
 	if (r < 0)
 		change_fail(c, r, &text);
 	else
 		change_next(c);
 }
 
-int step_plug(struct change *c, struct err *err)
+int step_plug_plan(struct change *c, struct err *err)
 {
 	struct guest *g = guest_find(c->d, c->uuid);
 
@@ -153,9 +150,24 @@ int step_plug(struct change *c, struct err *err)
 		return take_stock(c, err);
 	disks_settle_formats(c);
 	give_images(c, g);
-	if (c->job)
-		job_progress(c->job, 99, "the running machine");
-	c->plug = plug_start(g, c->old, c->new, c->how && c->how->force, on_plugged, c);
+	c->plug = plug_plan(g, c->old, c->new, c->how && c->how->force, on_planned, c);
+	return STEP_WAIT;
+}
+
+static void on_plugged(void *ctx, int r, const struct err *err)
+{
+	if (r < 0) /* it has taken back what it did, as far as that went */
+		change_fail(ctx, r, err);
+	else
+		change_next(ctx);
+}
+
+int step_plug(struct change *c, struct err *err)
+{
+	if (!c->plug || plug_empty(c->plug))
+		return 0;
+	job_progress(c->job, 99, "the running machine");
+	plug_run(c->plug, on_plugged, c);
 	return STEP_WAIT;
 }
 
@@ -172,22 +184,33 @@ static void on_told(void *ctx, int r, int status, const char *body, const struct
 	change_next(c);
 }
 
-/* After the definition is written: to vmstated the machine was started like that. */
-int step_tell(struct change *c, struct err *err)
+int update_tell(struct change *c, const json_t *names)
 {
 	const struct ask_spec spec = {.uuid = c->uuid,
 				      .verb = "applied",
-				      .body = c->plug ? json_deep_copy(plug_names(c->plug)) : NULL,
+				      .body = json_deep_copy(names),
 				      .uid = c->uid,
 				      .command = c->command,
 				      .timeout_ms = QMP_ANSWER_MS};
 
-	if (!c->plug || json_object_size(spec.body) == 0) {
+	if (json_object_size(names) == 0) {
 		json_decref(spec.body);
 		return 0;
 	}
 	ask_start(c->d, &spec, on_told, c);
 	return STEP_WAIT;
+}
+
+/* After the definition is written: to vmstated the machine was started like that. */
+int step_tell(struct change *c, struct err *err)
+{
+	return c->plug ? update_tell(c, plug_names(c->plug)) : 0;
+}
+
+int step_unmark(struct change *c, struct err *err)
+{
+	live_point("plug-told");
+	return c->live ? live_step_unmark(c, err) : 0;
 }
 
 /* --- disks of a stopped VM --- */

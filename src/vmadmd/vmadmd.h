@@ -123,7 +123,7 @@ void change_update(struct vmadmd *d, const char *uuid, json_t *payload, const st
 		   change_done done, void *ctx);
 void change_free_all(struct vmadmd *d);
 
-/* --- marks.c: what must be tidied up when we were killed in a change --- */
+/* --- marks.c: what must be tidied up after a sudden end in a change --- */
 enum mark { MARK_CREATE, MARK_UPDATE, MARK_DELETE };
 #define MARK_COUNT 3
 /* Durable before this returns (unless --no-fsync). content is borrowed. */
@@ -136,6 +136,7 @@ void mark_remove(struct vmadmd *d, const char *uuid, enum mark mark);
 void data_remove(struct vmadmd *d, const char *uuid);
 /* At the start, with the catalog loaded: finish or undo what was cut short. */
 void marks_clean(struct vmadmd *d);
+void mark_clean_update(struct vmadmd *d, const char *uuid); /* of a VM that runs; in a worker */
 /* Remove the file store_lock made, unless the VM is there. */
 void lock_forget(const struct vmadmd *d, const char *uuid);
 /* fsync the directory that holds path. */
@@ -144,7 +145,6 @@ int parent_sync(const struct vmadmd *d, const char *path, struct err *err);
 int guest_lock_take(struct vmadmd *d, const char *uuid, int *ret_fd, struct err *err);
 
 /* --- autoboot.c --- */
-/* Once per boot of the host, as soon as vmstated's states are known. */
-void autoboot_begin(struct vmadmd *d);
-void autoboot_poke(struct vmadmd *d); /* a state changed */
+void autoboot_begin(struct vmadmd *d); /* once per boot of the host, when states are known */
+void autoboot_poke(struct vmadmd *d);  /* a state changed */
 void autoboot_free(struct vmadmd *d);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks and NICs in and out of running machines, more room, other media: seen by a real guest."""
 
+import http.client
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import pytest
 
 import drover
 from conftest import lifetime
+from test_vmadmd_jobs import ended
 
 
 def call(suite, method, target, body=None):
@@ -251,6 +253,170 @@ def test_refused_before_anything_is_changed(guest):
     after = suite.vm(suite.uuid("web0"))
     assert before["disks"] == after["disks"] and before["nics"] == after["nics"]
     assert set(block(suite)) == {"disk0", "disk1"}
+
+
+# --- vmadmd killed at every step: definition and machine agree again ---
+
+LONG = pytest.mark.campaign
+MAC = "52:54:00:00:00:02"
+
+
+def qmp(suite, command, **arguments):
+    """Past vmadmd, whose monitor has one client: vmstated's own has another."""
+    suite.kill9("vmadmd")
+    sock = drover.unix_connect(str(suite.run_dir(suite.uuid("web0")) / "vm.qmp"))
+    try:
+        lines = sock.makefile("rw")
+        lines.readline()
+        for name, args in (("qmp_capabilities", {}), (command, arguments)):
+            lines.write(json.dumps({"execute": name, "arguments": args}) + "\n")
+            lines.flush()
+            while "event" in (answer := json.loads(lines.readline())):
+                pass
+        return answer["return"]
+    finally:
+        sock.close()
+        suite.start("vmadmd")
+
+
+def killed(suite, place, what, body):
+    """Let vmadmd die at that place of a change; its job as it ended after the next start. None:
+    it never came there, and was done."""
+    suite.env["DROVER_TEST_KILL_AT"] = place
+    suite.restart("vmadmd")
+    try:
+        reply = call(suite, "POST" if what else "PUT", f"/vm/web0{what}", body)
+        assert reply.status == 200, (place, reply)
+        cut = False
+    except (http.client.HTTPException, ConnectionError):
+        cut = True
+        daemon = suite.daemons["vmadmd"]
+        daemon.expected_end = True
+        daemon.wait_end()
+        suite._retire("vmadmd")
+    del suite.env["DROVER_TEST_KILL_AT"]
+    suite.restart("vmadmd")
+    job = suite.http("vmadmd", "GET", "/jobs").json()["jobs"][0]
+    return ended(suite, job["id"], 40) if cut else None
+
+
+def audit(suite, there):
+    """Definition, machine and vmstated agree; there: what the job's word makes of it."""
+    uuid = suite.uuid("web0")
+    assert not (suite.data_dir(uuid) / "operation").exists()
+    vm = suite.vm(uuid)
+    defined = {d["path"] for d in vm["disks"] if "path" in d}
+    in_machine = {row["inserted"]["file"] for row in block(suite).values() if "inserted" in row}
+    assert defined == in_machine, (defined, in_machine)
+    assert not there or there in str(defined) + str([n["mac"] for n in vm["nics"]])
+    with suite.events() as events:
+        events.wait_vm(uuid, lambda v: not v.get("pending"), 10, "nothing pending")
+
+
+def nodes(suite):
+    return {one["node-name"] for one in qmp(suite, "query-named-block-nodes", flat=True)}
+
+
+IN = ["plug-marked"] + [f"step-{n}-{at}" for n in range(3) for at in ("sent", "done")] + [
+    "plug-stored", "plug-told", "unmarked"]
+
+
+def some(places, default):
+    return [place if place in default else pytest.param(place, marks=LONG) for place in places]
+
+
+@pytest.mark.parametrize("place", some(IN, ["step-1-done", "step-2-sent", "plug-stored"]))
+def test_disk_on_its_way_in(guest, place):
+    """Wholly there or wholly gone, as the job says; and the next attempt finds nothing in its way."""
+    suite, events, shell = guest
+    path = raw(suite, "data.raw", 16)
+    job = killed(suite, place, "/attach", {"disk": {"path": path, "model": "virtio"}})
+    there = place in ("plug-stored", "plug-told", "unmarked")
+    assert job["state"] == ("done" if there else "failed"), (place, job)
+    assert there or "taken back" in job["error"]["message"]
+    audit(suite, path if there else None)
+    assert (path in {d.get("path") for d in suite.vm(suite.uuid("web0"))["disks"]}) == there
+    shell.until(f"[ {'' if there else '!'} -b /dev/vdb ]")
+    if not there:
+        assert not [name for name in nodes(suite) if name.startswith("disk2")]
+        suite.vmadm("attach", "web0", "disk", f"path={path}")
+    suite.vmadm("detach", "web0", "disk", path)
+    audit(suite, None)
+
+
+@pytest.mark.parametrize("place", some(IN, ["step-0-sent", "step-0-done", "plug-stored"]))
+def test_disk_on_its_way_out(guest, place):
+    suite, events, shell = guest
+    path = raw(suite, "data.raw", 16)
+    suite.vmadm("attach", "web0", "disk", f"path={path}")
+    job = killed(suite, place, "/detach", {"disk": path})
+    gone = place in ("plug-stored", "plug-told", "unmarked")
+    assert job["state"] == ("done" if gone else "failed"), (place, job)
+    audit(suite, None if gone else path)
+    shell.until(f"[ {'!' if gone else ''} -b /dev/vdb ]")
+    if not gone:
+        shell.run("echo still-mine | dd of=/dev/vdb conv=fsync 2>/dev/null")
+        with open(path, "rb") as file:
+            assert file.read(10) == b"still-mine"
+        suite.vmadm("detach", "web0", "disk", path)
+    audit(suite, None)
+    assert os.path.exists(path)
+
+
+NIC = ["plug-marked"] + [f"step-{n}-{at}" for n in range(2) for at in ("sent", "done")] + [
+    "plug-stored", "plug-told"]
+
+
+@pytest.mark.parametrize("way", ["attach", "detach"])
+@pytest.mark.parametrize("place", some(NIC, ["step-0-done"]))
+def test_nic(guest, place, way):
+    """The same of a NIC, in and out."""
+    suite, events, shell = guest
+    nic = {"nic": {"nic_tag": "user", "mac": MAC, "model": "virtio"}}
+    if way == "detach":
+        assert call(suite, "POST", "/vm/web0/attach", nic).status == 200
+    job = killed(suite, place, f"/{way}", nic if way == "attach" else {"nic": MAC})
+    done = place in ("plug-stored", "plug-told")
+    assert job["state"] == ("done" if done else "failed"), (place, job)
+    there = done == (way == "attach")
+    audit(suite, MAC if there else None)
+    shell.until(f"{'' if there else '!'} grep -q {MAC} /sys/class/net/*/address")
+    net = qmp(suite, "human-monitor-command", **{"command-line": "info network"})
+    assert ("nic1-net" in net) == there, net
+    if there:
+        suite.vmadm("detach", "web0", "nic", MAC)
+
+
+MANY = ["plug-marked"] + [f"step-{n}-{at}" for n in range(6) for at in ("sent", "done")] + [
+    "plug-stored"]
+
+
+@pytest.mark.parametrize("place", some(MANY, ["step-4-sent"]))
+def test_several_things_at_once(guest, place):
+    """Made disks, limits, a cable and more room in one update: one side for all, but for room."""
+    suite, events, shell = guest
+    root = next(d for d in suite.vm(suite.uuid("web0"))["disks"] if d.get("path", "").endswith("root.raw"))
+    size = os.path.getsize(root["path"]) >> 20
+    job = killed(suite, place, "", {
+        "add_disks": [{"size": 32, "model": "virtio"}],
+        "update_disks": [{"path": root["path"], "size": size + 8, "bps": 1000000}],
+        "update_nics": [{"mac": "52:54:00:00:00:01", "link_down": True}]})
+    assert job["state"] == ("done" if place == "plug-stored" else "failed"), (place, job)
+    audit(suite, None)
+    vm = suite.vm(suite.uuid("web0"))
+    made = [d["path"] for d in vm["disks"] if d.get("path", "").endswith(".qcow2")]
+    images = [str(p) for p in suite.data_dir(vm["uuid"]).glob("*.qcow2")]
+    assert made == images and len(made) == (place == "plug-stored")
+    now = next(d for d in vm["disks"] if d.get("path") == root["path"])
+    assert now["size"] == os.path.getsize(root["path"]) >> 20
+    row = next(r for r in block(suite).values() if r.get("inserted", {}).get("file") == root["path"])
+    assert row["inserted"]["bps"] == now.get("bps", 0)
+    down = vm["nics"][0].get("link_down", False)
+    shell.run("ip link set eth0 up")
+    shell.until(f"[ $(cat /sys/class/net/eth0/carrier) = {0 if down else 1} ]")
+    suite.vmadm("update", "web0", stdin={
+        "remove_disks": made, "update_disks": [{"path": root["path"], "bps": 0}],
+        "update_nics": [{"mac": "52:54:00:00:00:01", "link_down": False}]})
 
 
 @pytest.mark.root
