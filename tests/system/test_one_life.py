@@ -3,7 +3,9 @@
 
 import base64
 import os
+import pathlib
 import re
+import shutil
 import subprocess
 
 import drover
@@ -49,7 +51,6 @@ class Life:
             kernel = f"{KERNEL}<cmdline>{drover.Suite.cmdline(cmdline)}</cmdline></os>"
             text = text.replace("</os>", kernel)
         self.deployment = re.sub(r"datastores/0/\d+", "datastores/0/0", text)
-        (front.var / "vms/0/deployment.0").write_text(self.deployment)
         for folder in (front.remote / "vmm/kvm", front.var / "remotes/vmm/kvm"):
             for name in ACTIONS:
                 (folder / name).unlink(missing_ok=True)
@@ -75,6 +76,8 @@ class Life:
         message = self.front.line(self.version, name)[1]
         if "<DEPLOY_ID>" in message:
             values["DEPLOY_ID"] = "one-0"
+        for path in re.findall("<LOCAL_DEPLOYMENT_FILE>(.+?)<", message):
+            pathlib.Path(path).write_text(self.deployment)
         line = self.changed(self.front.line(self.version, name, **values)[0])
         lines = self.driver.do(line, 120)
         assert lines[-1].split()[1] == want, lines
@@ -175,3 +178,87 @@ def test_migrate(tmp_path, version, shared):
             life.do("cancel-terminate", HOST="node2")
             assert two.state() is None
             assert "no VM 'one-0'" in life.do("migrate", "FAILURE")
+
+
+def boots(node, mark):
+    """Until the guest is up (once more, when mark counts what was up before)."""
+    log = node.suite.logs / "one-0.log"
+    drover.wait_file(log, lambda data: data.count(b"GUEST-UP") > mark, 90, "GUEST-UP")
+
+
+def ups(node):
+    log = node.suite.logs / "one-0.log"
+    return log.read_bytes().count(b"GUEST-UP") if log.exists() else 0
+
+
+def move_files(life, source, target):
+    """What the transfer driver does, whose place a recorder has."""
+    if source.own:
+        shutil.rmtree(target.own / "0/0", ignore_errors=True)
+        shutil.copytree(source.own / "0/0", target.own / "0/0")
+        shutil.rmtree(source.own / "0/0")
+
+
+@pytest.mark.root
+@pytest.mark.campaign
+@pytest.mark.parametrize("version, shared", [("5.10", True), ("7.x", False), ("5.10", False), ("7.x", True)])
+def test_whole_life(tmp_path, version, shared):
+    """Every action on a guest that has booted, on two hosts."""
+    with nodes(tmp_path / "f/var/datastores", shared) as (one, two, ssh):
+        front = front_at(tmp_path, ssh)
+        life = Life(front, version, "drover.modules")
+        place = life.fill(one.own)
+        life.start("-t 15 -r 0 kvm")
+        with life.driver:
+            assert life.do("deploy") == "one-0"
+            boots(one, 0)
+            uuid = one.suite.uuid("one-0")
+            if version == "5.10":
+                assert life.do("poll").startswith("STATE=a CPU=")
+            before = ups(one)
+            life.do("reset")
+            boots(one, before)
+            assert life.do("snapshotcreate") == "snap-0"
+            life.do("snapshotrevert")
+            if shared:
+                life.do("migrate")
+                assert [kept["name"] for kept in two.suite.vm(uuid)["snapshots"]] == ["snap-0"]
+                life.do("snapshotrevert", HOST="node2")
+                life.do("snapshotdelete", HOST="node2")
+                life.do("migrate", HOST="node2", MIGR_HOST="node1")
+            else:
+                assert "snapshots" in life.do("migrate", "FAILURE")
+                life.do("snapshotdelete")
+            life.do("attachdisk-image")
+            life.do("attachnic")
+            vm = one.suite.vm(uuid)
+            assert len(vm["disks"]) == 4 and len(vm["nics"]) == 2
+            life.do("updateconf")
+            life.do("migrate")
+            assert one.state() is None and len(two.suite.vm(uuid)["disks"]) == 4
+            life.do("detachnic", HOST="node2")
+            life.do("detachdisk-image", HOST="node2")
+            vm = two.suite.vm(uuid)
+            assert len(vm["disks"]) == 3 and len(vm["nics"]) == 1
+            life.do("save-coldmigrate")
+            assert two.state() is None
+            move_files(life, two, one)
+            life.do("restore-coldmigrate")
+            assert one.suite.vm(uuid)["run_state"] == "running"
+            before = ups(one)
+            pid = one.suite.vm(uuid)["pid"]
+            with one.suite.events() as events:
+                life.do("reboot")
+                events.wait_vm(uuid, lambda seen: seen.get("pid") not in (None, pid), 60)
+            boots(one, before)
+            life.do("save-suspend")
+            life.do("restore-resume")
+            life.do("shutdown-poweroff")
+            assert one.state() is None
+            life.do("deploy-from-poweroff")
+            life.do("cancel-terminate")
+            life.do("cleanup")
+            assert one.state() is None and two.state() is None
+        for node in (one, two):
+            assert not list((node.suite.root / "var/lib/vmstated").glob("*-*-*-*-*"))
+        assert place.exists()
