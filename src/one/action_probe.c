@@ -75,7 +75,7 @@ static void print_status(struct call *call, const struct view *v, struct strbuf 
 	json_t *vm;
 	size_t i;
 
-	push_start(call);
+	push_start(call, NULL);
 	strbuf_printf(sb, "SYNC_STATE=yes\nMISSING_STATE=%s\n", v->sure ? "POWEROFF" : "UNKNOWN");
 	json_array_foreach (v->vms, i, vm) {
 		put_vm(sb, vm);
@@ -139,19 +139,22 @@ static void print_monitor(struct call *call, const struct view *v, struct strbuf
 }
 
 /* A host of 5.x: everything at once; arguments are those of run_probes. */
-static void print_host5(struct call *call, const struct view *v, struct strbuf *sb)
+static void put_host5(const struct call *call, struct strbuf *sb)
 {
 	const char *location = call->argc > 2 ? call->argv[2] : "";
-	json_t *vm;
-	size_t i;
 
 	strbuf_printf(sb, "HYPERVISOR=%s\n", HYPERVISOR);
 	host_put_static(sb);
 	host_put_usage(sb);
 	host_put_datastores(sb, *location == '/' ? location : "/var/lib/one/datastores");
-	/* The list is complete, or it is none: who is not in a complete one is powered off. */
-	if (!v->sure)
-		return;
+}
+
+/* The list is complete, or it is none: who is not in a complete one is powered off. */
+static void put_list5(const struct view *v, struct strbuf *sb, bool counters)
+{
+	json_t *vm;
+	size_t i;
+
 	strbuf_puts(sb, "VM_POLL=YES\n");
 	json_array_foreach (v->vms, i, vm) {
 		AUTO_STRBUF struct strbuf text = {0}, poll = {0};
@@ -163,11 +166,43 @@ static void print_host5(struct call *call, const struct view *v, struct strbuf *
 			put_base64(sb, "IMPORT_TEMPLATE", &text);
 		}
 		strbuf_printf(&poll, "STATE=%c ", vm_letter(vm));
-		put_counters(&poll, v, vm, ' ');
-		put_sizes(&poll, vm, ' ');
-		put_snapshots(&poll, vm, ' ');
+		if (counters) {
+			put_counters(&poll, v, vm, ' ');
+			put_sizes(&poll, vm, ' ');
+			put_snapshots(&poll, vm, ' ');
+		}
 		strbuf_printf(sb, ", POLL=\"%.*s\" ]\n", (int)poll.len - 1, poll.data);
 	}
+}
+
+/* Who has just gone is named, so that the core need not miss him twice. */
+static int report5(struct call *call, const json_t *gone, struct strbuf *sb)
+{
+	struct view v = {0};
+	json_t *vm;
+	size_t i;
+	int r = view_open(&v, call, false, NULL);
+
+	if (r == 0 && !v.sure)
+		r = -EAGAIN;
+	if (r == 0) {
+		put_host5(call, sb);
+		put_list5(&v, sb, false);
+		json_array_foreach (gone, i, vm) {
+			put_vm(sb, vm);
+			strbuf_puts(sb, ", POLL=\"STATE=d\" ]\n");
+		}
+	}
+	view_done(&v);
+	return r;
+}
+
+static void print_host5(struct call *call, const struct view *v, struct strbuf *sb)
+{
+	push_start(call, report5);
+	put_host5(call, sb);
+	if (v->sure)
+		put_list5(v, sb, true);
 }
 
 static const struct probe probes[] = {

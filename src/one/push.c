@@ -32,6 +32,8 @@
 #define LOCK_FILE   ".drover-push.lock"
 #define STALE_MS    300000 /* without a probe monitoring has ended */
 #define LINE_MS     60000
+#define GATHER_MS   300   /* changes that come together make one report */
+#define DATAGRAM    65507 /* bytes: a larger report waits for the probe */
 #define BLOCK_MAX   65535u
 #define ADLER_PRIME 65521u
 
@@ -39,7 +41,10 @@ struct push {
 	struct call *call;
 	char *host, *address, *port;
 	int lock, socket;
-	json_t *letters; /* by uuid: the word last told */
+	json_t *letters;     /* by uuid: the word last told */
+	push_report *report; /* of 5.x; NULL: monitord */
+	json_t *gone;        /* for the next report */
+	uint64_t report_ms;  /* when it is due, 0: nothing has changed */
 };
 
 /* --- messages --- */
@@ -76,24 +81,47 @@ static void put_zlib(struct strbuf *sb, const char *text, size_t len)
 		strbuf_putc(sb, (char)(a >> shift & 0xff));
 }
 
-void push_message(struct strbuf *sb, const char *host, long long time_s, const char *text)
+void push_message(struct strbuf *sb, const char *head, const char *text)
 {
 	AUTO_STRBUF struct strbuf packed = {0};
 	AUTO_FREE char *coded = NULL;
 
 	put_zlib(&packed, text, strlen(text));
 	coded = base64_encode(packed.data, packed.len);
-	strbuf_printf(sb, "STATE_VM SUCCESS %s %lld %s\n", host, time_s, coded);
+	strbuf_printf(sb, "%s %s\n", head, coded);
+}
+
+static void send_message(struct push *p, const char *head, const char *text)
+{
+	AUTO_STRBUF struct strbuf sb = {0};
+
+	push_message(&sb, head, text);
+	if (sb.len <= DATAGRAM)
+		(void)send(p->socket, sb.data, sb.len, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static void tell(struct push *p, const json_t *vm, const char *word)
 {
-	AUTO_STRBUF struct strbuf sb = {0};
+	AUTO_FREE char *head =
+		xasprintf("STATE_VM SUCCESS %s %lld", p->host, (long long)(clock_wall_ms() / 1000));
 	AUTO_FREE char *text = xasprintf("VM = [ ID=\"%ld\", DEPLOY_ID=\"%s\", STATE=\"%s\" ]\n",
 					 vm_number(vm), vm_deploy_id(vm), word);
 
-	push_message(&sb, p->host, (long long)(clock_wall_ms() / 1000), text);
-	(void)send(p->socket, sb.data, sb.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (p->report && !p->report_ms)
+		p->report_ms = clock_ms() + GATHER_MS;
+	if (!p->report)
+		send_message(p, head, text);
+}
+
+static void send_report(struct push *p)
+{
+	AUTO_FREE char *head = xasprintf("MONITOR SUCCESS %s", p->host);
+	AUTO_STRBUF struct strbuf text = {0};
+
+	p->report_ms = 0;
+	if (p->report(p->call, p->gone, &text) == 0)
+		send_message(p, head, text.data);
+	(void)json_array_clear(p->gone);
 }
 
 /* --- the stream --- */
@@ -138,8 +166,10 @@ static void take_line(struct push *p, const char *line, size_t len)
 		return;
 	uuid = json_get_str(record, "uuid", "");
 	known = json_object_get(p->letters, json_get_str(record, "zonename", uuid));
-	if (known && !str_eq(json_get_str(known, "word", ""), "POWEROFF"))
+	if (known && !str_eq(json_get_str(known, "word", ""), "POWEROFF")) {
 		tell(p, known, "POWEROFF");
+		(void)json_array_append(p->gone, known);
+	}
 	(void)json_object_del(p->letters, json_get_str(record, "zonename", uuid));
 }
 
@@ -162,7 +192,12 @@ static void follow(struct push *p)
 		return;
 	r = client_stream_open(&client, "/events", &stream, NULL);
 	while (r >= 0 && !stale(p)) {
-		r = client_line(stream, LINE_MS, &line, &len, NULL);
+		uint64_t now = clock_ms();
+
+		if (p->report_ms && p->report_ms <= now)
+			send_report(p);
+		r = client_line(stream, p->report_ms ? (int)(p->report_ms - now) : LINE_MS, &line,
+				&len, NULL);
 		if (r == 0)
 			break;
 		if (r > 0)
@@ -197,9 +232,9 @@ static int connect_to(const char *address, const char *port)
 }
 
 /* "auto" is where the core's ssh comes from. */
-static char *address_of(struct call *call)
+static char *address_of(struct call *call, bool monitord)
 {
-	char *given = call_value(call, "NETWORK/MONITOR_ADDRESS");
+	char *given = monitord ? call_value(call, "NETWORK/MONITOR_ADDRESS") : NULL;
 	const char *ssh = getenv("SSH_CLIENT");
 
 	if (given && *given && !str_eq(given, "auto"))
@@ -220,21 +255,35 @@ static void run(struct push *p)
 	for (int fd = 0; fd <= 2; fd++)
 		(void)dup2(null, fd);
 	p->letters = json_object();
+	p->gone = json_array();
 	p->socket = connect_to(p->address, p->port);
 	if (p->socket >= 0)
 		follow(p);
 	_exit(0);
 }
 
-void push_start(struct call *call)
+/* Of run_probes: kind, hypervisor, datastores, port, seconds, host's number, host's name. */
+static char *argument(const struct call *call, int i)
+{
+	return call->argc > i ? xstrdup(call->argv[i]) : NULL;
+}
+
+static bool is_number(const char *text)
+{
+	return text && *text && !text[strspn(text, "0123456789")];
+}
+
+void push_start(struct call *call, push_report *report)
 {
 	AUTO_FREE char *path = xasprintf("%s/" LOCK_FILE, call->remotes);
-	AUTO_FREE char *host = call_value(call, "HOST_ID"), *address = address_of(call);
-	AUTO_FREE char *port = call_value(call, "NETWORK/PORT");
+	AUTO_FREE char *address = address_of(call, !report);
+	AUTO_FREE char *port = report ? argument(call, 3) : call_value(call, "NETWORK/PORT");
+	AUTO_FREE char *host = report ? argument(call, 5) : call_value(call, "HOST_ID");
 	AUTO_FD int lock = -1;
 	struct push p = {.call = call, .host = host, .address = address, .port = port};
 
-	if (!host || !address || !port)
+	p.report = report;
+	if (!is_number(host) || !address || !is_number(port))
 		return;
 	lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (lock < 0 || futimens(lock, NULL) < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)

@@ -18,6 +18,7 @@ class Host:
 
     def __init__(self, suite, version="5.10.0", number=7):
         self.suite, self.number = suite, number
+        self.env = {}  # of probes
         self.remotes = suite.root / "one"
         self.vmm = self.remotes / "vmm/drover"
         self.vmm.mkdir(parents=True)

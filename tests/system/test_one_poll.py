@@ -25,7 +25,7 @@ def host(suite):
 def probe(host, kind, *arguments, stdin="", check=True):
     return subprocess.run([host.suite.build / "src/one/drover-vmm", "probe", kind, *arguments], input=stdin,
                           text=True, capture_output=True, check=check, timeout=30,
-                          env={**os.environ, "DROVER_ROOT": str(host.suite.root),
+                          env={**os.environ, **host.env, "DROVER_ROOT": str(host.suite.root),
                                "DROVER_ONE_REMOTES": str(host.remotes)}).stdout
 
 
@@ -131,6 +131,38 @@ def test_pushed(suite, host):
     assert told() in ("FAILURE", "POWEROFF")
     suite.kill9("vminfod")  # with its stream the process ends
     monitord.close()
+
+
+def test_pushed_to_collectd(suite, host):
+    """Older cores get the whole report at each change; a VM that went is named in it once."""
+    collectd = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    collectd.bind(("127.0.0.1", 0))
+    collectd.settimeout(20)
+    arguments = ["host5", "drover-probes", str(host.dir.parent.parent), str(collectd.getsockname()[1]), "60", "4",
+                 "node1"]
+
+    def told():
+        kind, status, number, coded = collectd.recv(65536).decode().split()
+        assert (kind, status, number) == ("MONITOR", "SUCCESS", "4")
+        text = zlib.decompress(base64.b64decode(coded, validate=True)).decode()
+        assert "\nTOTALCPU=" in text and "\nTOTALMEMORY=" in text and "VM_POLL=YES\n" in text
+        return vms(text)
+
+    uuid = wild(suite)
+    host.disk(0)
+    host.env["SSH_CLIENT"] = "127.0.0.1 40000 22"
+    probe(host, *arguments)
+    deadline = drover.Deadline(10)
+    while not suite.http("vminfod", "GET", "/status").json()["eventsListeners"]:
+        assert not deadline.over()
+    host.deploy()
+    first = told()
+    assert first["one-7"]["POLL"] == "STATE=a" and "IMPORT_TEMPLATE" in first[uuid]
+    os.kill(suite.vm(suite.uuid("one-7"))["pid"], signal.SIGKILL)
+    while (last := told())["one-7"]["POLL"] != "STATE=d":
+        assert last["one-7"]["POLL"] in ("STATE=a", "STATE=e")
+    suite.kill9("vminfod")  # with its stream the process ends
+    collectd.close()
 
 
 def test_system(suite, host):
