@@ -205,6 +205,8 @@ def test_guests_keep_their_supervisor_and_their_time(installed):
     for unit in ("vmstated", "vmadmd"):
         assert not re.search(r"^(Protect(System|Home|Proc|Kernel\w+|ControlGroups|Clock)|Private\w+)=",
                              (units / f"{unit}.service").read_text(), re.M), unit
+    # Another user's process, and no capability to signal it: outside of the unit's limits.
+    assert "ExecReload=+/bin/kill" in (units / "vminfod.service").read_text()
     guests = (units / "drover-guests.service").read_text()
     assert "TimeoutStopSec=infinity" in guests
     # These would hand a stop or restart of vmstated on to the guests.
