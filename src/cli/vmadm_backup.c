@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,6 +31,7 @@
 #define HEADER_LEN 12 /* type, length */
 #define HEAD_MAX   (4u << 20)
 #define PART       (256u << 10)
+#define PIPE_SIZE  (1u << 20)
 #define METER_MS   2000 /* between lines of progress; a terminal is told sooner */
 #define BAR_MS     200
 #define LOOK_MS    1000 /* between two looks at a job that has not come to its stream yet */
@@ -155,26 +157,47 @@ static void meter_end(const struct meter *m)
 		bar_clear();
 }
 
+/* Move a part without looking at it: one of both is a pipe, or a file is sent. */
+static ssize_t move_part(int from, int to)
+{
+	ssize_t n = splice(from, NULL, to, NULL, PIPE_SIZE, SPLICE_F_MOVE | SPLICE_F_MORE);
+
+	if (n < 0 && errno == EINVAL)
+		n = sendfile(to, from, NULL, PIPE_SIZE);
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t copy_part(int from, int to, char *buf, struct err *err)
+{
+	ssize_t n = read(from, buf, PART);
+	int r = n > 0 ? fd_write_all(to, buf, (size_t)n) : 0;
+
+	if (n < 0)
+		return errno == EINTR ? -EINTR : err_sys(err, errno, "cannot read the stream");
+	return r < 0 ? err_sys(err, -r, "cannot write the stream") : n;
+}
+
 /* Until its end; -errno with whose fault it was in err. */
 static int pump(int from, int to, struct meter *meter, struct err *err)
 {
 	AUTO_FREE char *buf = xmalloc(PART);
+	bool moves = true;
+	ssize_t n = -EINTR;
 
-	for (;;) {
-		ssize_t n = read(from, buf, PART);
-		int r;
-
-		if (n == 0)
-			return 0;
-		if (n < 0 && errno == EINTR)
+	(void)fcntl(from, F_SETPIPE_SZ, PIPE_SIZE); /* no more than a wish */
+	(void)fcntl(to, F_SETPIPE_SZ, PIPE_SIZE);
+	while (n != 0) {
+		n = moves ? move_part(from, to) : copy_part(from, to, buf, err);
+		if (n == -EINTR)
 			continue;
-		if (n < 0)
-			return err_sys(err, errno, "cannot read the stream");
-		r = fd_write_all(to, buf, (size_t)n);
-		if (r < 0)
-			return err_sys(err, -r, "cannot write the stream");
-		meter_add(meter, (uint64_t)n);
+		if (n < 0 && !moves)
+			return (int)n;
+		if (n < 0) /* or the reason is told by the other way */
+			moves = false;
+		else
+			meter_add(meter, (uint64_t)n);
 	}
+	return 0;
 }
 
 /* The id of the job that request begins; NULL: an exit code is in *ret_code, told. */

@@ -22,6 +22,7 @@
 #include "base/strbuf.h"
 #include "model/vm.h"
 #include "qemu/argv.h"
+#include "qemu/qcow2.h"
 
 #define HEADER_V2        72
 #define HEADER_V3        104
@@ -174,6 +175,16 @@ int image_probe(const char *path, struct image_info *ret, struct err *err)
 	return r;
 }
 
+/* A relative name starts at the image that names it. */
+char *image_backing_path(const char *path, const struct image_info *info)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (info->backing[0] == '/' || !slash)
+		return xstrdup(info->backing);
+	return xasprintf("%.*s/%s", (int)(slash - path), path, info->backing);
+}
+
 /* --- qemu-img --- */
 
 static const char *format_of(const char *path)
@@ -232,6 +243,35 @@ void image_create_argv(const struct disk *disk, const char *base, struct argv *r
 	argv_add(ret, "%s", disk->path);
 	if (disk->size_mib > 0)
 		argv_add(ret, "%lluM", (unsigned long long)disk->size_mib);
+}
+
+static int put_file(void *ctx, const void *data, size_t len, struct err *err)
+{
+	int r = fd_write_all(*(const int *)ctx, data, len);
+
+	return r < 0 ? err_sys(err, -r, "cannot write it") : 0;
+}
+
+bool image_needs_tool(const struct disk *disk)
+{
+	return disk->format == FORMAT_RAW || disk->preallocation != PREALLOCATION_OFF ||
+	       disk->size_mib == 0;
+}
+
+int image_create(const char *path, uint64_t size, const char *base, struct err *err)
+{
+	const struct qcow2 q = {
+		.size = size,
+		.backing = base,
+		.backing_format = base ? format_of(base) : NULL,
+	};
+	AUTO_FD int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int r;
+
+	if (fd < 0)
+		return err_sys(err, errno, "cannot make disk '%s'", path);
+	r = qcow2_write(&q, put_file, &fd, err);
+	return r < 0 ? err_wrap(err, r, "cannot make disk '%s'", path) : 0;
 }
 
 /* Drivers of QEMU that a file name can select with "NAME:" or "NAME+TRANSPORT:". */

@@ -26,6 +26,9 @@ struct image_info {
 /* -ENOENT, -EACCES, ...; -EINVAL for a qcow2 header that cannot be. */
 int image_probe(const char *path, struct image_info *ret, struct err *err);
 
+/* Where the backing file of the image at path is, a relative name resolved; caller frees. */
+char *image_backing_path(const char *path, const struct image_info *info);
+
 /* Has the qcow2 image an internal snapshot of this name? 1, 0, or -EINVAL, -ENOENT, ... */
 int image_has_snapshot(const char *path, const char *name, struct err *err);
 
@@ -35,6 +38,14 @@ int image_has_snapshot(const char *path, const char *name, struct err *err);
  * with "qemu-img resize". base is looked at for its format.
  */
 void image_create_argv(const struct disk *disk, const char *base, struct argv *ret);
+
+/*
+ * A new qcow2 image of size bytes, on base unless NULL, mode 0600, not synced: what
+ * image_create_argv would have made, without a process. base is looked at for its format. -EEXIST:
+ * a file is there, untouched. A raw disk, or one laid out ahead, needs qemu-img.
+ */
+int image_create(const char *path, uint64_t size, const char *base, struct err *err);
+bool image_needs_tool(const struct disk *disk);
 
 /* Is path of the form "nbd:", "rbd:", "iscsi:" and so on? Then its protocol's name, else NULL. */
 const char *image_protocol(const char *path);

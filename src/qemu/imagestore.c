@@ -207,16 +207,11 @@ bool image_reads_from(const char *path, const char *base)
 	AUTO_FREE char *at = xstrdup(path);
 
 	for (int depth = 0; depth < CHAIN_MAX; depth++) {
-		const char *slash = strrchr(at, '/');
 		struct image_info info;
 
 		if (image_probe(at, &info, NULL) < 0 || !info.has_backing)
 			return false;
-		/* A relative name starts at the image that names it. */
-		if (info.backing[0] == '/' || !slash)
-			replace_str(&at, xstrdup(info.backing));
-		else
-			replace_str(&at, xasprintf("%.*s/%s", (int)(slash - at), at, info.backing));
+		replace_str(&at, image_backing_path(at, &info));
 		if (same_file(at, base))
 			return true;
 	}

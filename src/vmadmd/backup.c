@@ -1,30 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Backup: a whole VM as a stream (store/stream.h) to a socket the caller listens on, while it runs.
- * The point in time is a snapshot of all disks at once, which nobody sees and which goes
- * afterwards; a VM that is stopped is kept stopped instead. Each disk is read from outside of
- * QEMU, flattened, and sent as a qcow2 image. What is left by a sudden end is what a creation of
- * a snapshot leaves, and its journal says so.
+ * Backup: a whole VM as a stream (store/stream.h) to a socket the caller listens on, while it runs
+ * or stopped, when it is kept stopped meanwhile. Its steps are those of backup_copy.c and
+ * backup_send.c; what is left by a sudden end is in the journal, and removed.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sock.h"
-#include "base/strbuf.h"
 #include "model/model.h"
 #include "net/http.h"
 #include "qemu/image.h"
 #include "store/catalog.h"
-#include "store/stream.h"
 #include "vmadmd/backup.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
@@ -41,24 +35,27 @@ void handle_backup(struct http_request *req, void *ctx)
 
 /* --- what goes into it --- */
 
-/* About how much the disks are, without zeros and with the images they are on. */
-static json_int_t bytes_of(const struct live *l)
+unsigned long long backup_bytes(const struct image_info *info)
 {
-	uint64_t sum = 0;
+	struct image_info base = {0};
+	unsigned long long bytes = info->block_device ? info->virtual_size : info->allocated_size;
+
+	if (info->has_backing && image_probe(info->backing, &base, NULL) == 0)
+		bytes += base.allocated_size;
+	return bytes < info->virtual_size ? bytes : info->virtual_size;
+}
+
+/* About how much the disks are, without zeros and with the images they are on. */
+static unsigned long long bytes_of(const struct live *l)
+{
+	unsigned long long sum = 0;
+	struct image_info info;
 
 	for (size_t i = 0; i < l->ndisks; i++) {
-		struct image_info info, base = {0};
-		uint64_t bytes;
-
-		if (image_probe(l->disks[i].path, &info, NULL) < 0)
-			continue;
-		if (info.has_backing)
-			(void)image_probe(info.backing, &base, NULL);
-		bytes = info.block_device ? info.virtual_size
-					  : info.allocated_size + base.allocated_size;
-		sum += bytes < info.virtual_size ? bytes : info.virtual_size;
+		if (image_probe(l->disks[i].path, &info, NULL) == 0)
+			sum += backup_bytes(&info);
 	}
-	return (json_int_t)sum;
+	return sum;
 }
 
 static json_t *head_of(struct change *c, const struct vm *vm)
@@ -73,7 +70,7 @@ static json_t *head_of(struct change *c, const struct vm *vm)
 	json_put_str(head, "created_at", clock_iso(clock_wall_ms(), now, sizeof(now)));
 	json_put_str(head, "program", "vmadmd " DROVER_VERSION);
 	json_put_bool(head, "running", c->live->running);
-	json_put_int(head, "bytes", bytes_of(c->live));
+	json_put_int(head, "bytes", (json_int_t)bytes_of(c->live));
 	(void)json_object_set_new(head, "object", vm_to_json(vm, NULL, true));
 	return head;
 }
@@ -82,49 +79,23 @@ static int prepare(struct change *c, struct err *err)
 {
 	const struct catalog_entry *e = change_entry(c, err);
 	struct live *l = c->live;
-	json_t *disks = json_array();
-	char now[ISO_TIME_LEN];
-	int r = l->running && l->ndisks > 0 ? live_qcow2_only(c, err) : 0;
 
-	l->entry = json_object();
-	l->own_entry = true;
-	(void)json_object_set_new(l->entry, "disks", disks);
 	if (!e)
 		return -ENOENT;
-	if (r < 0)
-		return err_wrap(err, r,
-				"to send it while it runs (a stopped VM may have any disk)");
 	for (size_t i = 0; i < l->ndisks; i++) {
 		if (l->disks[i].path[0] != '/')
 			return err_set(err, ENOTSUP,
 				       "VM %s: disk '%.60s' is no file or device here", c->uuid,
 				       l->disks[i].path);
-		(void)json_array_append_new(disks, json_string(l->disks[i].path));
 	}
 	l->saving->head = head_of(c, e->vm);
 	l->memory = 0;
-	l->journal = snap_journal(c, "snapshot");
-	(void)snprintf(l->name, sizeof(l->name), "backup-%.8s", l->qemu_job + strlen("drover-"));
-	json_put_str(l->entry, "name", l->name);
-	json_put_str(l->entry, "created_at", clock_iso(clock_wall_ms(), now, sizeof(now)));
-	json_put_str(l->journal, "name", l->name);
-	(void)json_object_set(l->journal, "entry", l->entry);
-	return 0;
-}
-
-/* --- the point in time: only QEMU moves on --- */
-
-static int take(struct change *c, struct err *err)
-{
-	return c->live->running && c->live->ndisks > 0 ? snap_take_disks(c, err) : 0;
+	l->journal = snap_journal(c, "backup");
+	json_put_int(l->journal, "disks", (json_int_t)l->ndisks);
+	return l->running ? backup_room(c, bytes_of(l), err) : 0;
 }
 
 /* --- out --- */
-
-static char *part_path(const struct change *c)
-{
-	return path_of_data(c->d->paths, c->uuid, BACKUP_PART);
-}
 
 int backup_connect(const struct saving *s, struct err *err)
 {
@@ -145,71 +116,6 @@ int backup_connect(const struct saving *s, struct err *err)
 	if (fd >= 0)
 		(void)close(fd);
 	return r;
-}
-
-/* An image of its own, without backing file and snapshots; -U: QEMU has the source open, but what
- * the snapshot holds does not change. */
-static int flatten(const struct change *c, const struct live_disk *disk, const char *part,
-		   struct err *err)
-{
-	AUTO_FREE char *tag = snap_tag(c->live);
-	AUTO_FREE char *which = xasprintf("snapshot.name=%s", tag);
-	const char *const live[] = {"qemu-img", "convert", "-q",    "-U",       "-f", "qcow2", "-l",
-				    which,      "-O",      "qcow2", disk->path, part, NULL};
-	const char *const still[] = {"qemu-img", "convert", "-q",       "-f", disk->format,
-				     "-O",       "qcow2",   disk->path, part, NULL};
-
-	(void)unlink(part);
-	return live_tool(c->live->running ? live : still, err);
-}
-
-static int send_file(struct stream *out, const char *path, json_t *member, struct err *err)
-{
-	AUTO_JSON json_t *taken = member;
-	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	struct stat st;
-	int r;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return err_sys(err, errno, "cannot open '%s'", path);
-	json_put_int(taken, "bytes", st.st_size);
-	r = stream_member(out, taken, err);
-	return r == 0 ? stream_copy_in(out, fd, NULL, err) : r;
-}
-
-static int send_disk(const struct change *c, struct stream *out, size_t i, struct err *err)
-{
-	const struct live_disk *disk = &c->live->disks[i];
-	AUTO_FREE char *part = part_path(c), *name = xasprintf("disk%zu", i);
-	int r = flatten(c, disk, part, err);
-
-	if (r == 0)
-		r = send_file(out, part,
-			      json_pack("{s:s, s:s, s:s}", "name", name, "path", disk->path,
-					"format", "qcow2"),
-			      err);
-	(void)unlink(part);
-	return r;
-}
-
-static int send_all(void *arg, struct err *err)
-{
-	const struct change *c = arg;
-	const struct live *l = c->live;
-	AUTO_JSON json_t *done = json_object();
-	AUTO_STREAM struct stream out = {0};
-	AUTO_FD int fd = backup_connect(l->saving, err);
-	int r;
-
-	if (fd < 0)
-		return fd;
-	r = stream_begin(&out, fd, l->saving->head, err);
-	if (r == 0 && l->vars)
-		r = send_file(&out, l->vars, json_pack("{s:s}", "name", "nvram"), err);
-	for (size_t i = 0; r == 0 && i < l->ndisks; i++)
-		r = send_disk(c, &out, i, err);
-	json_put_int(done, "disks", (json_int_t)l->ndisks);
-	return r == 0 ? stream_end(&out, done, err) : r;
 }
 
 static void on_worked(void *ctx, int r, const struct err *err)
@@ -238,15 +144,20 @@ int backup_work(struct change *c, int (*fn)(void *change, struct err *err), stru
 
 static int send_stream(struct change *c, struct err *err)
 {
-	live_point("taken");
-	return backup_work(c, send_all, err);
+	if (!c->live->running)
+		live_point("taken");
+	live_point("copied");
+	return backup_work(c, backup_send_all, err);
 }
 
 int backup_cancel(struct change *c, int r, const struct err *why, struct err *err)
 {
 	c->ended = r;
 	c->end_why = *why;
-	worker_kill(c->worker);
+	if (c->worker)
+		worker_kill(c->worker);
+	else
+		backup_copy_cancel(c);
 	return 0;
 }
 
@@ -266,11 +177,15 @@ static const change_step steps[] = {
 	prepare,
 	live_step_job,
 	live_step_mark,
+	backup_copy_targets,
+	backup_copy_attach,
 	live_step_freeze,
-	take,
+	backup_copy_begin,
 	live_step_thaw,
+	backup_copy_await,
+	backup_copy_detach,
 	send_stream,
-	snap_drop_nodes,
+	backup_copy_remove,
 	live_step_unmark,
 	answer,
 };

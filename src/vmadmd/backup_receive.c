@@ -21,6 +21,7 @@
 #include "model/model.h"
 #include "model/props.h"
 #include "net/http.h"
+#include "qemu/image.h"
 #include "store/catalog.h"
 #include "store/stream.h"
 #include "store/write.h"
@@ -34,6 +35,8 @@
 #define RECEIVED_VERSION 1
 #define RECEIVED         "received.json" /* what the worker found: {head, disks: {OLD: NEW}} */
 #define IMAGE_MODE       0600
+#define ZERO_UNIT        4096u
+#define SYNC_UNIT        (8 << 20)
 
 static int check(struct change *c, struct err *err)
 {
@@ -75,19 +78,76 @@ static int mark(struct change *c, struct err *err)
 struct intake {
 	const struct change *c;
 	struct stream in;
-	json_t *disks; /* old path: new path */
-	int fd;        /* of the file being written, -1: none */
+	json_t *disks;  /* old path: new path */
+	int fd;         /* of the file being written, -1: none */
+	char *file;     /* its path when it is a disk, else NULL; owned */
+	off_t at, told; /* written so far; the kernel was told to begin with */
 };
+
+/* What a stranger's image reads from is not his to choose. */
+static int judge_disk(const char *path, struct err *err)
+{
+	struct image_info info;
+	int r = image_probe(path, &info, err);
+
+	if (r < 0)
+		return r;
+	if (info.format != IMAGE_QCOW2)
+		return err_set(err, EBADMSG, "it has a disk that is no qcow2 image");
+	if (info.has_backing || info.has_data_file)
+		return err_set(err, EBADMSG, "it has a disk that names another file ('%.100s')",
+			       info.has_backing ? info.backing : "external data");
+	return 0;
+}
 
 static int close_file(struct intake *t, struct err *err)
 {
 	int r = 0;
 
-	if (t->fd >= 0 && fsync(t->fd) < 0)
+	if (t->fd >= 0 && (ftruncate(t->fd, t->at) < 0 || fsync(t->fd) < 0))
 		r = err_sys(err, errno, "cannot write what was received");
 	if (t->fd >= 0)
 		(void)close(t->fd);
 	t->fd = -1;
+	if (r == 0 && t->file)
+		r = judge_disk(t->file, err);
+	replace_str(&t->file, NULL);
+	return r;
+}
+
+static bool is_zero(const char *data, size_t len)
+{
+	len = len < ZERO_UNIT ? len : ZERO_UNIT;
+	return data[0] == '\0' && memcmp(data, data + 1, len - 1) == 0;
+}
+
+static int write_at(const struct intake *t, const char *data, size_t len)
+{
+	if (lseek(t->fd, t->at, SEEK_SET) < 0)
+		return -errno;
+	return fd_write_all(t->fd, data, len);
+}
+
+/* Zeros are left out, and the disk begins to write at once: the fsync at the end is short. */
+static int write_part(struct intake *t, const char *data, size_t len)
+{
+	int r = 0;
+
+	while (len > 0 && r == 0) {
+		bool zero = is_zero(data, len);
+		size_t part = 0;
+
+		while (part < len && is_zero(data + part, len - part) == zero)
+			part += len - part < ZERO_UNIT ? len - part : ZERO_UNIT;
+		r = zero ? 0 : write_at(t, data, part);
+		t->at += (off_t)part;
+		data += part;
+		len -= part;
+	}
+	if (t->at - t->told >= SYNC_UNIT) {
+		(void)sync_file_range(t->fd, t->told, t->at - t->told, SYNC_FILE_RANGE_WRITE);
+		t->told = t->at;
+	}
 	return r;
 }
 
@@ -110,8 +170,10 @@ static int open_member(struct intake *t, const json_t *member, struct err *err)
 	t->fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, IMAGE_MODE);
 	if (t->fd < 0)
 		return err_sys(err, errno, "cannot make '%s'", file);
+	t->at = t->told = 0;
 	if (path)
 		json_put_str(t->disks, path, file);
+	t->file = path ? steal_ptr(file) : NULL;
 	return 0;
 }
 
@@ -124,7 +186,7 @@ static int take_item(struct intake *t, const struct stream_item *item, struct er
 	if (item->type == STREAM_DATA && t->fd < 0)
 		return err_set(err, EBADMSG, "it has data of no member");
 	if (item->type == STREAM_DATA)
-		r = fd_write_all(t->fd, item->data, item->len);
+		r = write_part(t, item->data, item->len);
 	return r < 0 ? err_sys(err, -r, "cannot write what is received") : 0;
 }
 
@@ -177,6 +239,7 @@ static int receive(void *arg, struct err *err)
 	r = take_all(&t, err);
 	if (t.fd >= 0)
 		(void)close(t.fd);
+	free(t.file);
 	stream_done(&t.in);
 	return r < 0 ? err_wrap(err, r, "the stream") : 0;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Disks of a VM being made or changed: what must exist is looked for before anything is changed,
- * images are made by qemu-img as children of ours, one after the other, and removed again when
- * the change fails. An image in the store is cloned (qcow2) or copied (raw).
+ * images are made one after the other, qcow2 by a worker, what is laid out or copied by qemu-img as
+ * a child of ours, and removed again when the change fails. An image in the store is cloned (qcow2)
+ * or copied (raw).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "api/names.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -29,12 +31,13 @@
 #include "qemu/source.h"
 #include "vmadmd/change.h"
 #include "vmadmd/disks.h"
+#include "vmadmd/guest.h"
 #include "vmadmd/images.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/worker.h"
 #include "vmadmd/zfs_dataset.h"
 
-#define MIB          (1u << 20)
+#define MIB          UINT64_C(1048576)
 #define GIB          (1ull << 30)
 #define IMAGE_MS     600000u /* qemu-img copying a raw image takes its time */
 #define IMAGE_OUTPUT 4096u
@@ -84,8 +87,7 @@ static const char *job_path(const struct disk_job *job)
 	return job->temp ? job->temp : job->disk->path;
 }
 
-/* Free bytes where path is to be: in the nearest folder that is there. */
-static uint64_t room_at(const char *path)
+uint64_t disks_room_at(const char *path)
 {
 	AUTO_FREE char *at = xstrdup(path);
 	struct statvfs fs;
@@ -108,7 +110,7 @@ static uint64_t room_for(const struct change *c, const char *path)
 	uint64_t quota = VM_GIVEN(vm, quota_gib) ? vm->quota_gib * GIB : 0;
 
 	if (!c->dataset || !str_starts(path, data))
-		return room_at(path);
+		return disks_room_at(path);
 	return quota && quota < room ? quota : room;
 }
 
@@ -150,6 +152,18 @@ static int plan_clone(struct change *c, struct disk *disk, const char *where, co
 		     "%" PRIu64 " MiB is less than the %" PRIu64 " MiB of image '%s'",
 		     disk->size_mib, size_mib, base);
 	return -EINVAL;
+}
+
+void disks_give(const struct guest *g, const char *path)
+{
+	AUTO_FREE char *proc =
+		xasprintf("/proc/%lld", (long long)json_get_int(g->facts, FACT_PID, 0));
+	struct stat st;
+
+	if (geteuid() != 0 || stat(proc, &st) < 0 || st.st_uid == 0)
+		return;
+	if (lchown(path, st.st_uid, st.st_gid) < 0)
+		log_warn("vm=%s owner of '%s' not set: %s", g->uuid, path, strerror(errno));
 }
 
 /* What qemu-img cannot lay out is refused here, and so is what there is no room for. */
@@ -407,9 +421,21 @@ static void on_made(void *ctx, const struct child_exit *how, const char *out, co
 		change_fail(c, r, &err);
 }
 
-int disks_make(struct change *c, struct err *err)
+/* What is to be made, as qemu-img or image_create is told. */
+static struct disk disk_of_job(const struct disk_job *job)
+{
+	struct disk disk = *job->disk;
+
+	disk.path = (char *)(uintptr_t)job_path(job);
+	if (!disk.image && disk.image_uuid)
+		disk.size_mib = disk.image_size_mib;
+	return disk;
+}
+
+static int run_qemu_img(struct change *c, struct err *err)
 {
 	const struct disk_job *job = &c->jobs[c->jobs_done];
+	const struct disk disk = disk_of_job(job);
 	struct argv argv = {0};
 	AUTO_FD int lock = worker_lock(c->d, err);
 	/* An orphan would go on writing while our next start tidies up. */
@@ -420,21 +446,45 @@ int disks_make(struct change *c, struct err *err)
 				  .keep = &lock,
 				  .nkeep = 1,
 				  .dies_with_us = true};
-	struct disk disk = *job->disk;
 	int r;
 
 	if (lock < 0)
 		return lock;
-	disk.path = (char *)(uintptr_t)job_path(job);
-	if (!disk.image && disk.image_uuid)
-		disk.size_mib = disk.image_size_mib;
 	image_create_argv(&disk, job->base, &argv);
 	spec.argv = (const char *const *)argv.items;
-	c->job_begun = true;
 	r = child_run(c->d->event, &spec, IMAGE_OUTPUT, on_made, c, &c->child, err);
 	argv_done(&argv);
 	(void)on_progress(NULL, 0, c);
 	return r;
+}
+
+static int create_work(void *arg, struct err *err)
+{
+	const struct change *c = arg;
+	const struct disk_job *job = &c->jobs[c->jobs_done];
+	const struct disk disk = disk_of_job(job);
+	int r = image_create(disk.path, disk.size_mib * MIB, job->base, err);
+
+	return r == 0 ? image_settle(c, job, err) : r;
+}
+
+static void on_created(void *ctx, int r, const struct err *err)
+{
+	struct change *c = ctx;
+
+	if (r == -EEXIST)
+		c->job_begun = false; /* it is somebody else's */
+	on_settled(ctx, r, err);
+}
+
+int disks_make(struct change *c, struct err *err)
+{
+	const struct disk disk = disk_of_job(&c->jobs[c->jobs_done]);
+
+	c->job_begun = true;
+	if (image_needs_tool(&disk))
+		return run_qemu_img(c, err);
+	return worker_run(c->d, create_work, c, on_created, c, &c->worker, err);
 }
 
 void disks_undo(struct change *c)

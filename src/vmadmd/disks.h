@@ -5,10 +5,12 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct change;
 struct disk;
 struct err;
+struct guest;
 struct vm;
 struct vmadmd;
 
@@ -35,6 +37,10 @@ void disk_set_given(struct disk *disk, const char *key, bool given);
 void disks_settle_formats(struct change *c);
 /* Sizes of the images that disks of a create payload name by uuid, where it does not give them. */
 void disks_fill(const struct vmadmd *d, struct vm *vm);
+/* A running guest with a user of its own must be able to open what was made for it. */
+void disks_give(const struct guest *g, const char *path);
+/* Free bytes where path is to be: in the nearest folder that is there. */
+uint64_t disks_room_at(const char *path);
 /* Start making the image of c->jobs[c->jobs_done]; change_again or change_fail follows. */
 int disks_make(struct change *c, struct err *err);
 /* Ends the making of an image, if one is being made. */

@@ -26,6 +26,7 @@
 #include "store/catalog.h"
 #include "store/write.h"
 #include "vmadmd/agent.h"
+#include "vmadmd/backup.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/migrate.h"
 #include "vmadmd/save.h"
@@ -381,6 +382,7 @@ static const struct {
 	{"delete-snapshot", &change_snapdelete}, {"save", &change_save_undo},
 	{"restore", &change_restore_undo},       {"migrate", &change_migrate_back},
 	{"arrive", &change_arrive_back},         {"plug", &change_plug_back},
+	{"backup", &change_backup_undo},
 };
 
 static void repair(struct vmadmd *d, const char *uuid)

@@ -52,6 +52,7 @@ struct live {
 	json_t *journal;
 	bool cancellable;  /* now, by its kind's cancel */
 	bool marked;       /* the journal is written */
+	size_t targets;    /* of a backup: nodes of ours that QEMU may have */
 	char qemu_job[64]; /* id of our job in QEMU */
 	struct qjob *job;
 	struct live_call *calls;
@@ -122,7 +123,8 @@ void live_send(struct guest *g, const char *command, json_t *arguments);
 void live_calls_forget(struct live *l);
 /*
  * Start a job in QEMU under l->qemu_job and go on at its good end. command NULL: only wait for the
- * one that is there; -ENOENT when there is none. fail (NULL: change_fail) hears of a bad end.
+ * one that is there, or those ("ID.0", "ID.1" ...); -ENOENT when there is none. fail (NULL:
+ * change_fail) hears of a bad end.
  */
 typedef void (*live_failed)(struct change *c, int r, const struct err *err);
 int live_job(struct change *c, const char *command, json_t *arguments, live_failed fail,
@@ -139,5 +141,8 @@ int live_tool(const char *const *argv, struct err *err);
 /* The same, ended after limit_s (0: never); what it says on both outputs is kept, also when it
  * fails. */
 int live_tool_text(const char *const *argv, unsigned limit_s, struct strbuf *out, struct err *err);
+/* The same, its lines given to fn as they come; a line that fn refuses is the error. */
+typedef int (*live_tool_line)(void *ctx, const char *line, struct err *err);
+int live_tool_lines(const char *const *argv, live_tool_line fn, void *ctx, struct err *err);
 /* In a worker: copy a small file, durably. */
 int live_copy(const char *from, const char *to, struct err *err);

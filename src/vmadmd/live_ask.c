@@ -1,20 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a live operation asks of others, each a step that waits: a command of QEMU's monitor, a job
- * in QEMU, an order to vmstated, a program. A change that is gone meanwhile hears nothing.
+ * in QEMU, an order to vmstated. A change that is gone meanwhile hears nothing.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "api/names.h"
 #include "base/err.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -24,8 +18,8 @@
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
 
-#define TOOL_TEXT_MAX 4096u
-#define COPY_MAX      (64u << 20)
+#define JOB_LOOK_MS 1000u
+#define CANCELLED   "Operation canceled" /* of QEMU */
 
 /* --- commands of the monitor --- */
 
@@ -173,7 +167,12 @@ struct qjob {
 	bool asked;  /* query-jobs is under way */
 	bool begun;  /* QEMU took the command */
 	bool absent; /* QEMU may not have it: nothing was sent by us */
+	bool looks;  /* it does not silence QEMU: ask now and then */
+	sd_event_source *look;
+	json_int_t seen; /* how far it was */
 };
+
+static int on_job_limit(sd_event_source *source, uint64_t usec, void *ctx);
 
 void live_job_free(struct qjob *job)
 {
@@ -185,6 +184,7 @@ void live_job_free(struct qjob *job)
 	if (g)
 		monitor_unwatch(g, &job->watch);
 	sd_event_source_disable_unref(job->limit);
+	sd_event_source_disable_unref(job->look);
 	free(job);
 }
 
@@ -200,16 +200,13 @@ static void end_job(struct change *c, int r, const struct err *err)
 		change_next(c);
 }
 
-static const json_t *job_in(const json_t *jobs, const char *id)
+/* Of several jobs that are one to us, each has our id and a number: "ID.2". */
+static bool is_ours(const struct change *c, const char *id)
 {
-	const json_t *one;
-	size_t i;
+	const char *ours = c->live->qemu_job;
+	size_t len = strlen(ours);
 
-	json_array_foreach (jobs, i, one) {
-		if (str_eq(json_get_str(one, "id", NULL), id))
-			return one;
-	}
-	return NULL;
+	return id && strncmp(id, ours, len) == 0 && (id[len] == '\0' || id[len] == '.');
 }
 
 static void on_ignored(void *ctx, int r, const json_t *value, const struct err *err)
@@ -227,24 +224,78 @@ void live_send(struct guest *g, const char *command, json_t *arguments)
 
 static void look_at_jobs(struct change *c);
 
-/* A concluded job stays until it is dismissed: its answer is durable. */
-static void judge_job(struct change *c, const json_t *one)
+/* Concluded jobs stay until they are dismissed: their answer is durable. */
+static void judge_jobs(struct change *c, const json_t *jobs)
 {
-	const char *error = json_get_str(one, "error", NULL);
+	const char *error = NULL, *text;
 	struct err err = {0};
+	const json_t *one;
+	size_t i;
 
-	live_send(live_guest(c), "job-dismiss", json_pack("{s:s}", "id", c->live->qemu_job));
+	json_array_foreach (jobs, i, one) {
+		if (!is_ours(c, json_get_str(one, "id", NULL)))
+			continue;
+		live_send(live_guest(c), "job-dismiss",
+			  json_pack("{s:s}", "id", json_get_str(one, "id", "")));
+		text = json_get_str(one, "error", NULL);
+		/* Those of a group that did not fail are cancelled. */
+		if (!error || (text && strcmp(error, CANCELLED) == 0))
+			error = text ? text : error;
+	}
 	if (error)
 		end_job(c, err_set(&err, EIO, "QEMU: %s", error), &err);
 	else
 		end_job(c, 0, NULL);
 }
 
+struct tally {
+	size_t jobs, concluded;
+	json_int_t now, total;
+};
+
+static struct tally count_jobs(const struct change *c, const json_t *jobs)
+{
+	struct tally t = {0};
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach (jobs, i, one) {
+		if (!is_ours(c, json_get_str(one, "id", NULL)))
+			continue;
+		t.jobs++;
+		t.concluded += str_eq(json_get_str(one, "status", ""), "concluded");
+		t.now += json_get_int(one, "current-progress", 0);
+		t.total += json_get_int(one, "total-progress", 0);
+	}
+	return t;
+}
+
+static int on_job_look(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	look_at_jobs(ctx);
+	return 0;
+}
+
+/* Its limit is for one that does not move. */
+static void job_moves(struct change *c, const struct tally *t)
+{
+	struct qjob *job = c->live->job;
+
+	if (t->total > 0 && t->now != job->seen) {
+		job->seen = t->now;
+		(void)timer_set(c->d->event, &job->limit, LIVE_JOB_MS, on_job_limit, c);
+	}
+	if (t->total > 0 && c->job)
+		job_progress(c->job, t->now < t->total ? (unsigned)(t->now * 100 / t->total) : 99,
+			     NULL);
+	if (job->looks)
+		(void)timer_set(c->d->event, &job->look, JOB_LOOK_MS, on_job_look, c);
+}
+
 static void on_jobs(struct change *c, int r, const json_t *value, const struct err *err)
 {
 	struct qjob *job = c->live->job;
-	const json_t *one = job_in(value, c->live->qemu_job);
-	json_int_t total = json_get_int(one, "total-progress", 0);
+	struct tally t;
 	struct err text = {0};
 
 	if (!job)
@@ -258,15 +309,15 @@ static void on_jobs(struct change *c, int r, const json_t *value, const struct e
 	}
 	if (r < 0) {
 		end_job(c, -EIO, err);
-	} else if (!one && (job->absent || job->begun)) {
-		end_job(c, err_set(&text, ENOENT, "QEMU does not know the job any more"), &text);
-	} else if (one && str_eq(json_get_str(one, "status", ""), "concluded")) {
-		judge_job(c, one);
-	} else if (one && total > 0 && c->job) {
-		json_int_t now = json_get_int(one, "current-progress", 0) * 100 / total;
-
-		job_progress(c->job, now > 99 ? 99 : (unsigned)now, NULL);
+		return;
 	}
+	t = count_jobs(c, value);
+	if (t.jobs == 0 && (job->absent || job->begun))
+		end_job(c, err_set(&text, ENOENT, "QEMU does not know the job any more"), &text);
+	else if (t.jobs > 0 && t.concluded == t.jobs)
+		judge_jobs(c, value);
+	else
+		job_moves(c, &t);
 }
 
 static void look_at_jobs(struct change *c)
@@ -288,8 +339,7 @@ static void on_job_event(void *ctx, const char *name, const json_t *data)
 	if (str_eq(name, MONITOR_GONE))
 		end_job(c, err_set(&err, ECONNRESET, "the VM stopped running meanwhile"), &err);
 	else if (str_eq(name, MONITOR_READY) ||
-		 (str_eq(name, "JOB_STATUS_CHANGE") &&
-		  str_eq(json_get_str(data, "id", NULL), c->live->qemu_job) &&
+		 (str_eq(name, "JOB_STATUS_CHANGE") && is_ours(c, json_get_str(data, "id", NULL)) &&
 		  str_eq(json_get_str(data, "status", NULL), "concluded")))
 		look_at_jobs(c);
 }
@@ -299,7 +349,7 @@ static int on_job_limit(sd_event_source *source, uint64_t usec, void *ctx)
 	struct err err = {0};
 
 	end_job(ctx,
-		err_set(&err, ETIMEDOUT, "QEMU did not end the job within %u s",
+		err_set(&err, ETIMEDOUT, "QEMU did not get on with the job within %u s",
 			LIVE_JOB_MS / 1000),
 		&err);
 	return 0;
@@ -329,7 +379,8 @@ int live_job(struct change *c, const char *command, json_t *arguments, live_fail
 	*job = (struct qjob){.c = c,
 			     .watch = {.event = on_job_event, .ctx = c},
 			     .fail = fail,
-			     .absent = command == NULL};
+			     .absent = command == NULL,
+			     .looks = command == NULL};
 	c->live->job = job;
 	monitor_watch(live_guest(c), &job->watch);
 	(void)timer_set(c->d->event, &job->limit, LIVE_JOB_MS, on_job_limit, c);
@@ -414,76 +465,4 @@ int live_vm_start(struct change *c)
 int live_vm_start_held(struct change *c, const char *hold)
 {
 	return order(c, "start", json_pack("{s:b, s:s}", "wait", 1, "hold", hold), on_must);
-}
-
-/* --- programs, in a worker --- */
-
-static _Noreturn void become(const char *const *argv, unsigned limit_s, int out)
-{
-	int null = open("/dev/null", O_RDWR);
-	sigset_t none;
-
-	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	(void)sigemptyset(&none);
-	(void)sigprocmask(SIG_SETMASK, &none, NULL);
-	(void)dup2(null, 0);
-	(void)dup2(out, 1);
-	(void)dup2(out, 2);
-	(void)close_range(3, ~0u, 0);
-	(void)signal(SIGALRM, SIG_DFL);
-	(void)alarm(limit_s); /* outlives the exec */
-	(void)execvp(argv[0], (char *const *)(uintptr_t)argv);
-	_exit(127);
-}
-
-static void read_all(int fd, struct strbuf *text)
-{
-	char part[1024];
-	ssize_t n;
-
-	while ((n = read(fd, part, sizeof(part))) > 0 || (n < 0 && errno == EINTR)) {
-		if (n > 0 && text->len < TOOL_TEXT_MAX)
-			strbuf_add(text, part, (size_t)n);
-	}
-}
-
-int live_tool_text(const char *const *argv, unsigned limit_s, struct strbuf *text, struct err *err)
-{
-	int fds[2], status = 0;
-	pid_t pid;
-
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return err_sys(err, errno, "cannot make a pipe");
-	pid = fork();
-	if (pid == 0)
-		become(argv, limit_s, fds[1]);
-	(void)close(fds[1]);
-	if (pid > 0)
-		read_all(fds[0], text);
-	(void)close(fds[0]);
-	if (pid < 0)
-		return err_set(err, EAGAIN, "cannot start %s", argv[0]);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	return err_set(err, EIO, "%s %s: %.*s", argv[0], argv[1],
-		       text->data ? (int)strcspn(text->data, "\n") : 0,
-		       text->data ? text->data : "it ended early");
-}
-
-int live_tool(const char *const *argv, struct err *err)
-{
-	struct strbuf AUTO_STRBUF text = {0};
-
-	return live_tool_text(argv, 0, &text, err);
-}
-
-int live_copy(const char *from, const char *to, struct err *err)
-{
-	AUTO_FREE char *data = NULL;
-	size_t len;
-	int r = file_read(from, COPY_MAX, &data, &len, NULL, err);
-
-	return r < 0 ? r : file_write(to, data, len, 0600, FILE_SYNC, err);
 }

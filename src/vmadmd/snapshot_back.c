@@ -13,7 +13,6 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "qemu/image.h"
-#include "vmadmd/backup.h"
 #include "vmadmd/jobs.h"
 #include "vmadmd/live.h"
 #include "vmadmd/snapshot.h"
@@ -385,7 +384,6 @@ static int delete_images(struct change *c, struct err *err)
 	AUTO_FREE char *tag = snap_tag(l);
 	AUTO_FREE char *nvram = live_vars_path(c);
 	AUTO_FREE char *vars = snap_vars_path(nvram, l->name);
-	AUTO_FREE char *part = path_of_data(c->d->paths, c->uuid, BACKUP_PART);
 	const json_t *item;
 	size_t i;
 	int r = 0;
@@ -401,7 +399,6 @@ static int delete_images(struct change *c, struct err *err)
 			r = snap_image("-d", tag, path, err);
 		live_point_worker("image");
 	}
-	(void)unlink(part);
 	if (r == 0 && unlink(vars) < 0 && errno != ENOENT)
 		r = err_sys(err, errno, "cannot remove '%s'", vars);
 	return r;

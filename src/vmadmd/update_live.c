@@ -86,22 +86,6 @@ int update_medium(struct change *c, struct err *err)
 
 /* --- the running machine --- */
 
-/* A guest with a user of its own must be able to open what was made for it. */
-static void give_images(const struct change *c, const struct guest *g)
-{
-	AUTO_FREE char *proc =
-		xasprintf("/proc/%lld", (long long)json_get_int(g->facts, FACT_PID, 0));
-	struct stat st;
-
-	if (geteuid() != 0 || stat(proc, &st) < 0 || st.st_uid == 0)
-		return;
-	for (size_t i = 0; i < c->njobs; i++) {
-		if (lchown(c->jobs[i].disk->path, st.st_uid, st.st_gid) < 0)
-			log_warn("vm=%s owner of '%s' not set: %s", c->uuid, c->jobs[i].disk->path,
-				 strerror(errno));
-	}
-}
-
 static bool is_whole(const struct vm_change *one)
 {
 	return (str_starts(one->path, "disks[") || str_starts(one->path, "nics[")) &&
@@ -149,7 +133,8 @@ int step_plug_plan(struct change *c, struct err *err)
 	if (!plug_wanted(c->old, c->new))
 		return take_stock(c, err);
 	disks_settle_formats(c);
-	give_images(c, g);
+	for (size_t i = 0; i < c->njobs; i++)
+		disks_give(g, c->jobs[i].disk->path);
 	c->plug = plug_plan(g, c->old, c->new, c->how && c->how->force, on_planned, c);
 	return STEP_WAIT;
 }

@@ -232,7 +232,8 @@ def whole_or_gone(suite):
     for uuid in vms:
         names = {path.name for path in (lib / uuid).iterdir()}
         defined = re.findall(r"disk (disk[0-9]) ", (suite.etc / uuid / "config").read_text())
-        assert names - {"lock"} == {"config"} | {f"{disk}.qcow2" for disk in defined}
+        kept = {re.sub(r"^(disk[0-9])\.(raw|qcow2)$", r"\1", name) for name in names}
+        assert kept - {"lock"} == {"config"} | set(defined) and len(kept) == len(names)
     return vms
 
 
@@ -275,7 +276,7 @@ def test_killed_in_the_middle(cold, what):
 
 SLOW_QEMU_IMG = """#!/bin/sh
 for word; do
-    case "$word" in *disk2.qcow2) : > "$word"; : > "$GATES/begun"; read x < "$GATES/go";; esac
+    case "$word" in *disk2.raw) : > "$word"; : > "$GATES/begun"; read x < "$GATES/go";; esac
 done
 exec /usr/bin/qemu-img "$@"
 """
@@ -292,7 +293,7 @@ def test_killed_while_an_image_is_made(cold, tmp_path, what):
     cold.env["GATES"], usual = str(gates), cold.env["PATH"]
     cold.env["PATH"] = f"{gates}:{usual}"
     cold.start("vmstated", "vmadmd")
-    disk = {"model": "virtio", "size": 8}
+    disk = {"model": "virtio", "size": 8, "format": "raw"}
     kept = create(cold, cold.payload("web0", disks=[disk, disk]))["uuid"]
     asking = http.client.HTTPConnection("localhost")
     asking.sock = drover.unix_connect(cold.socket("vmadmd"))

@@ -44,7 +44,7 @@ class Feed:
 
 @pytest.fixture
 def gate(cold, tmp_path):
-    """qemu-img waits until the returned function is called."""
+    """qemu-img, which makes raw disks, waits until the returned function is called."""
     folder = tmp_path / "gates"
     folder.mkdir()
     (folder / "qemu-img").write_text(GATED_QEMU_IMG)
@@ -59,8 +59,8 @@ def gate(cold, tmp_path):
 
 
 def begin(suite, query="wait=0", **members):
-    body = {"brand": "kvm", **suite.payload("web0", disks=[{"model": "virtio", "size": 8}]),
-            **members}
+    body = {"brand": "kvm", **suite.payload("web0", disks=[{"model": "virtio", "size": 8,
+                                                             "format": "raw"}]), **members}
     return call(suite, "POST", f"/vms?{query}", body, 202).json()
 
 
@@ -88,7 +88,7 @@ def test_life_of_a_job(cold, gate):
     job = call(cold, "GET", f"/jobs/{made['job']}").json()
     assert (job["kind"], job["uuid"], job["state"], job["uid"]) == (
         "create", made["uuid"], "running", os.getuid())
-    assert job["percent"] == 0 and job["step"] == "disk0.qcow2" and job["started"].endswith("Z")
+    assert job["percent"] == 0 and job["step"] == "disk0.raw" and job["started"].endswith("Z")
     assert call(cold, "GET", "/jobs").json() == {"jobs": [job]}
     release()
     for state, percent in [("running", 0), ("done", 100)]:
