@@ -290,9 +290,12 @@ static void check_bridges(const json_t *facts, struct finding_list *f)
 		AUTO_FREE char *make = xasprintf("ip link add %s type bridge; ip link set %s up; "
 						 "and in the host's network configuration",
 						 name, name);
+		AUTO_FREE char *up = xasprintf("ip link set %s up", name);
 
 		if (!json_get_bool(one, "exists", true))
 			tell(f, VERDICT_BAD, make, "%s of %s does not exist", name, first_vm(one));
+		else if (!json_get_bool(one, "up", true))
+			tell(f, VERDICT_BAD, up, "%s of %s is down", name, first_vm(one));
 		else if (!json_get_bool(one, "uplink", true) && !forwards)
 			tell(f, VERDICT_WARN,
 			     "enslave a port of the host to it, or route: sysctl "

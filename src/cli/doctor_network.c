@@ -5,6 +5,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,19 +72,46 @@ static int run(const char *const *argv, struct strbuf *out)
 	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 127;
 }
 
-/* --- chains that drop by default --- */
+/* --- chains that drop what no rule allows --- */
+
+/* Is the last of its rules one without a condition that lets nothing pass? firewalld's is. */
+static bool ends_closed(const char *family, const char *table, const char *chain)
+{
+	const char *const argv[] = {"nft", "-j", "list", "chain", family, table, chain, NULL};
+	AUTO_STRBUF struct strbuf out = {0};
+	AUTO_JSON json_t *j = NULL;
+	const json_t *one, *last = NULL;
+	bool closed = false;
+	size_t i;
+
+	if (run(argv, &out) != 0 || !out.data ||
+	    json_parse_object(out.data, out.len, "nft", &j, NULL) < 0)
+		return false;
+	json_array_foreach (json_object_get(j, "nftables"), i, one) {
+		const json_t *rule = json_object_get(one, "rule");
+
+		last = rule ? rule : last;
+	}
+	json_array_foreach (json_object_get(last, "expr"), i, one) {
+		if (json_object_get(one, "drop") || json_object_get(one, "reject"))
+			closed = true;
+		else if (!json_object_get(one, "counter") && !json_object_get(one, "log"))
+			return false;
+	}
+	return closed;
+}
 
 static void take_chain(json_t *drops, const json_t *chain)
 {
 	const char *family = json_get_str(chain, "family", ""),
-		   *table = json_get_str(chain, "table", "");
+		   *table = json_get_str(chain, "table", ""),
+		   *name = json_get_str(chain, "name", "");
 
-	if (!str_eq(json_get_str(chain, "hook", ""), "forward") ||
-	    !str_eq(json_get_str(chain, "policy", ""), "drop") || str_starts(table, "drover_"))
+	if (!str_eq(json_get_str(chain, "hook", ""), "forward") || str_starts(table, "drover_"))
 		return;
-	(void)json_array_append_new(drops,
-				    json_pack("{s:s, s:s, s:s}", "family", family, "table", table,
-					      "chain", json_get_str(chain, "name", "")));
+	if (str_eq(json_get_str(chain, "policy", ""), "drop") || ends_closed(family, table, name))
+		(void)json_array_append_new(drops, json_pack("{s:s, s:s, s:s}", "family", family,
+							     "table", table, "chain", name));
 }
 
 static void take_nft(json_t *network, json_t *drops)
@@ -142,6 +170,15 @@ static bool has_uplink(const char *name)
 	return found;
 }
 
+static bool is_up(const char *name)
+{
+	AUTO_FREE char *path = xasprintf(NET "/%s/flags", name);
+	AUTO_FREE char *text = NULL;
+
+	return file_read(path, 64, &text, NULL, NULL, NULL) < 0 ||
+	       (strtoul(text, NULL, 16) & IFF_UP) != 0;
+}
+
 static json_t *bridge_of(json_t *bridges, const char *name)
 {
 	json_t *bridge = json_object_get(bridges, name);
@@ -153,6 +190,7 @@ static json_t *bridge_of(json_t *bridges, const char *name)
 	bridge = json_object();
 	json_put_bool(bridge, "exists", !strchr(name, '/') && file_exists(path));
 	json_put_bool(bridge, "uplink", has_uplink(name));
+	json_put_bool(bridge, "up", is_up(name));
 	(void)json_object_set_new(bridge, "vms", json_array());
 	(void)json_object_set_new(bridges, name, bridge);
 	return bridge;

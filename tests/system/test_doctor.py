@@ -123,6 +123,21 @@ def test_lost_events(suite):
                for _, text in found["events"])
 
 
+def test_a_qemu_that_does_not_answer(cold):
+    cold.use_fake_qemu()
+    cold.start()
+    cold.write_definition("web0", cold.guest())
+    cold.vmstatedctl("start", "web0")
+    pid = cold.vm(cold.uuid("web0"))["pid"]
+    with cold.events() as events:
+        os.kill(pid, signal.SIGSTOP)
+        events.wait_vm("web0", lambda vm: vm.get("qmp") == "unresponsive", 10)
+        found = doctor(cold)
+        os.kill(pid, signal.SIGCONT)
+    assert results(found, "monitors") == ["bad"] and found["monitors"][0][1].startswith("web0: ")
+    cold.vmstatedctl("stop", "-F", "web0")
+
+
 @pytest.mark.root
 def test_little_space(suite):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(suite.logs)], check=True)
@@ -149,6 +164,9 @@ def test_network(suite):
         for command in ["ip link add br9 type bridge", "sysctl -q net.ipv4.ip_forward=0"]:
             subprocess.run([*inside, *command.split()], check=True)
         found = doctor(suite, prefix=inside)
+        assert found["bridges"] == [("bad", "br9 of web0 is down")]
+        subprocess.run([*inside, "ip", "link", "set", "br9", "up"], check=True)
+        found = doctor(suite, prefix=inside)
         assert "leads nowhere" in found["bridges"][0][1]
         for command in ["ip link add up0 type veth peer name up1", "ip link set up0 master br9",
                         "nft add table bridge filter",
@@ -160,3 +178,18 @@ def test_network(suite):
         assert results(found, "bridges") == ["ok"]
         assert results(found, "forwarding") == ["warning"]
         assert "FORWARD of table filter (bridge)" in found["forwarding"][0][1]
+        # As firewalld does it: nothing is dropped by default, all that is left is refused at the end.
+        rules = ["flush ruleset", "add table inet fw",
+                 "add chain inet fw passing { type filter hook forward priority 10; policy accept; }",
+                 "add rule inet fw passing meta l4proto tcp accept"]
+        nft = [*inside, "nft"]
+        subprocess.run([*nft, "; ".join(rules)], check=True)
+        subprocess.run([*inside, "ip", "link", "del", "up0"], check=True)
+        subprocess.run([*inside, "sysctl", "-q", "net.ipv4.ip_forward=1"], check=True)
+        found = doctor(suite, prefix=inside)
+        assert results(found, "bridges") == results(found, "forwarding") == ["ok"]
+        subprocess.run([*nft, "add rule inet fw passing counter reject with icmpx admin-prohibited"],
+                       check=True)
+        found = doctor(suite, prefix=inside)
+        assert results(found, "forwarding") == ["warning"]
+        assert "passing of table fw (inet)" in found["forwarding"][0][1]
