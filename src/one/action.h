@@ -126,6 +126,10 @@ int act_poll(struct call *call, struct err *err);
 int act_xpath(struct call *call, struct err *err);
 int act_probe(struct call *call, struct err *err);
 
+/* Of the probe vm_execution: how programs in guests have ended. */
+struct view;
+struct strbuf;
+void print_executions(struct call *call, const struct view *v, struct strbuf *sb);
 /* Make a VM of a payload: the caller's, not started; one that is there and does not run goes. */
 int vm_make(struct call *call, json_t *payload, struct err *err);
 /* Snapshots kept beside the disks become known again; none there is fine. */

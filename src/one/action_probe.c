@@ -212,6 +212,7 @@ static const struct probe probes[] = {
 	{"status", true, false, print_status},
 	{"vm_monitor", true, true, print_vm_monitor},
 	{"vm_snapshot", true, false, print_vm_snapshot},
+	{"vm_execution", true, false, print_executions},
 	{"host5", true, true, print_host5},
 };
 
@@ -229,7 +230,7 @@ int act_probe(struct call *call, struct err *err)
 	if (!probe)
 		return err_set(err, EINVAL,
 			       "there is no probe '%.40s' (want beacon, system, monitor, status, "
-			       "vm_monitor, vm_snapshot or host5)",
+			       "vm_monitor, vm_snapshot, vm_execution or host5)",
 			       kind);
 	if (probe->vms)
 		r = view_open(&v, call, probe->stats, err);

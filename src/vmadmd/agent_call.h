@@ -30,3 +30,4 @@ void agent_call_end(struct agent_call *call, int r, json_t *value, const struct 
 
 /* --- agent_exec.c: {command: [words], input, timeout}: a program in the guest, to its end --- */
 int agent_exec(struct agent_call *call, struct guest *g, struct err *err);
+int agent_exec_status(struct agent_call *call, struct guest *g, struct err *err);

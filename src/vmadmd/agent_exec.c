@@ -2,7 +2,7 @@
 /*
  * A program in the guest, by its agent: started, looked at until it has ended, its exit code and
  * what it wrote. At the deadline the caller is told; the program goes on, since an agent has no
- * way to end it.
+ * way to end it. With wait false the answer is its number in the guest, which exec-status takes.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -108,6 +108,8 @@ static void on_started(void *ctx, int r, const json_t *value, const struct err *
 			    x->call->uuid);
 	if (r < 0)
 		end(x, r, NULL, text.code ? &text : err);
+	else if (!json_get_bool(x->call->body, "wait", true))
+		end(x, 0, json_pack("{s:I}", "pid", x->pid), NULL);
 	else
 		(void)timer_set(x->call->d->event, &x->timer, x->look_ms, on_look, x);
 }
@@ -136,10 +138,18 @@ static int words_of(const json_t *command, json_t *args, struct err *err)
 	return 0;
 }
 
-static int input_of(const json_t *input, json_t *args, struct err *err)
+static int input_of(const json_t *body, json_t *args, struct err *err)
 {
+	const json_t *input = json_object_get(body, "input");
+	const char *bytes = json_get_str(body, "input_base64", NULL);
 	AUTO_FREE char *coded = NULL;
+	size_t len;
 
+	if (bytes) { /* what is no text */
+		json_put_str(args, "input-data", bytes);
+		return err_wrap(err, base64_decode(bytes, strlen(bytes), &coded, &len, err),
+				"body.input_base64");
+	}
 	if (!input)
 		return 0;
 	if (!json_is_string(input))
@@ -147,6 +157,25 @@ static int input_of(const json_t *input, json_t *args, struct err *err)
 	coded = base64_encode(json_string_value(input), json_string_length(input));
 	json_put_str(args, "input-data", coded);
 	return 0;
+}
+
+static void on_asked(void *ctx, int r, const json_t *value, const struct err *err)
+{
+	struct agent_call *call = ctx;
+	json_t *out = r == 0 ? result(value) : json_object();
+
+	json_put_bool(out, "exited", json_get_bool(value, "exited", false));
+	agent_call_end(call, r, out, err);
+}
+
+/* An agent tells of an end once, and then forgets it. */
+int agent_exec_status(struct agent_call *call, struct guest *g, struct err *err)
+{
+	AUTO_JSON json_t *args = json_pack("{s:I}", "pid", json_get_int(call->body, "pid", -1));
+
+	if (json_get_int(call->body, "pid", -1) < 0)
+		return err_set(err, EINVAL, "body.pid: want the number exec gave");
+	return agent_ask(g, "guest-exec-status", args, AGENT_ANSWER_MS, on_asked, call, err);
 }
 
 int agent_exec(struct agent_call *call, struct guest *g, struct err *err)
@@ -158,7 +187,7 @@ int agent_exec(struct agent_call *call, struct guest *g, struct err *err)
 	int r = words_of(json_object_get(call->body, "command"), args, err);
 
 	if (r == 0)
-		r = input_of(json_object_get(call->body, "input"), args, err);
+		r = input_of(call->body, args, err);
 	if (r == 0 && (seconds < 1 || seconds > TIMEOUT_MAX_S))
 		r = err_set(err, EINVAL, "body.timeout: want 1 to %d seconds", TIMEOUT_MAX_S);
 	if (r < 0)

@@ -103,6 +103,7 @@ static const struct agent_verb verbs[] = {
 	{ "thaw",      "filesystems", run_thaw },
 	{ "set-time",  NULL,          run_set_time },
 	{ "exec",      NULL,          agent_exec },
+	{ "exec-status", NULL,        agent_exec_status },
 	/* clang-format on */
 };
 
@@ -114,7 +115,7 @@ static const struct agent_verb *verb_of(const char *name, struct err *err)
 	}
 	(void)err_set(err, ENOENT,
 		      "the guest agent is not asked for '%.40s' (want ping, addresses, freeze, "
-		      "thaw, set-time or exec)",
+		      "thaw, set-time, exec or exec-status)",
 		      name);
 	return NULL;
 }

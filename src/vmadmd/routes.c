@@ -78,7 +78,7 @@ const struct http_route vmadmd_routes[] = {
 	{ "POST",   "/vm/:id/resize", handle_resize, false, "Enlarge a disk, also while the VM runs." },
 	{ "POST",   "/vm/:id/medium", handle_medium, false, "Change or eject the medium of a CD drive." },
 	{ "POST",   "/vm/:id/agent/:verb", handle_agent, false,
-	  "Ask the guest agent: ping, addresses, freeze, thaw, set-time, exec." },
+	  "Ask the guest agent: ping, addresses, freeze, thaw, set-time, exec, exec-status." },
 	{ "DELETE", "/vm/:id",	    handle_delete, false, "Stop a VM by force and remove it." },
 	{ "POST",   "/vm/:id/reprovision", handle_reprovision, false,
 	  "Make a VM's boot disk anew from {image} or {image_uuid}; its other disks stay." },

@@ -38,10 +38,10 @@ class Host:
         subprocess.run(["qemu-img", "create", "-q", "-f", kind, path, f"{mib}M"], check=True)
         return path
 
-    def template(self, more="", cmdline="", memory=128, disks='<DISK><DISK_ID>0</DISK_ID>'
+    def template(self, more="", cmdline="", memory=128, initrd="initramfs.gz", disks='<DISK><DISK_ID>0</DISK_ID>'
                  '<DRIVER>qcow2</DRIVER><TARGET>vda</TARGET></DISK>'):
         return (f"<VMID>{self.number}</VMID><MEMORY>{memory}</MEMORY><VCPU>1</VCPU><CPU>0.5</CPU>{disks}"
-                f"<OS><KERNEL>{GUEST}/vmlinuz</KERNEL><INITRD>{GUEST}/initramfs.gz</INITRD>"
+                f"<OS><KERNEL>{GUEST}/vmlinuz</KERNEL><INITRD>{GUEST}/{initrd}</INITRD>"
                 f"<KERNEL_CMD>{self.suite.cmdline(cmdline)}</KERNEL_CMD></OS>{more}")
 
     def vm(self, *arguments, **options):
@@ -85,3 +85,10 @@ class Host:
 
 def b64(text):
     return base64.b64encode(text.encode()).decode()
+
+
+def probe(host, kind, *arguments, stdin="", check=True):
+    return subprocess.run([host.suite.build / "src/one/drover-vmm", "probe", kind, *arguments], input=stdin,
+                          text=True, capture_output=True, check=check, timeout=30,
+                          env={**os.environ, **host.env, "DROVER_ROOT": str(host.suite.root),
+                               "DROVER_ONE_REMOTES": str(host.remotes)}).stdout

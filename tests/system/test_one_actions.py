@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """drover-vmm, the action programs of OpenNebula on a host, with real and fake QEMUs; transient VMs."""
 
+import base64
 import json
 import os
 import pwd
@@ -10,7 +11,7 @@ import subprocess
 
 import pytest
 from drover import Deadline, Inotify
-from one_host import Host, b64
+from one_host import Host, b64, probe
 
 
 def transient(suite, alias="web0", **members):
@@ -251,6 +252,45 @@ def test_devices(suite, host):
     assert "not supported" in host.refused("attach_disk", *arguments, stdin=host.message(
         host.vm(HOT.format(cache="none", type="gluster", ro="NO"))))
     host.do("cancel", "one-7")
+
+
+def executions(host):
+    """What the probe tells next of programs in guests."""
+    deadline = Deadline(30)
+    while not (text := probe(host, "vm_execution")):
+        assert not deadline.over(), "no program has ended"
+    assert probe(host, "vm_execution") == ""
+    found = dict(re.findall(r'(\w+)="(.*?)"', text))
+    return {key: base64.b64decode(value).decode() if key.startswith("STD") else value
+            for key, value in found.items() if key != "PID"}
+
+
+def test_exec(suite, host):
+    """A command in the guest, how it ended by the probe; cancelled, refused a second time, gone with the VM."""
+
+    def command(text, stdin=""):
+        return host.message(host.vm(f"<QEMU_GA_EXEC><COMMAND><![CDATA[{text}]]></COMMAND><STDIN>{b64(stdin)}</STDIN>"
+                                    "</QEMU_GA_EXEC>"))
+
+    host.disk(0)
+    text = command("true")
+    assert "Could not run a command in one-7: " in host.refused("exec", 7, "node1", "true", "", stdin=text)
+    host.deploy(initrd="initramfs-agent.gz", cmdline="drover.agent")
+    with suite.events() as events:
+        events.wait_vm("one-7", lambda vm: vm.get("agent", {}).get("state") == "up", 60, "an agent")
+    host.do("exec", 7, "node1", "x", "", stdin=command("cat; echo sad >&2; exit 3", "fed"))
+    assert executions(host) == {"ID": "7", "STATUS": "DONE", "RETURN_CODE": "3", "STDOUT": "fed", "STDERR": "sad\n"}
+    host.do("exec", 7, "node1", "sleep 1000", b64(""), stdin="")  # by the arguments alone
+    assert "runs in the guest already" in host.refused("exec", 7, "node1", "true", "", stdin=text)
+    for _ in range(2):
+        host.do("exec_cancel", 7, "node1", stdin=text)
+    assert executions(host)["STATUS"] == "CANCELLED"
+    host.do("exec_cancel", 7, "node1", stdin=text)
+    host.do("exec", 7, "node1", "sleep 1000", "", stdin="")
+    host.do("cancel", "one-7")
+    told = executions(host)
+    assert told["STATUS"] == "ERROR" and "does not run here" in told["STDERR"]
+    assert "no number of a VM" in host.refused("exec", "one-7", "node1", "x", "")
 
 
 def test_hooks_of_a_system_datastore(suite, host):

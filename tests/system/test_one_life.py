@@ -99,9 +99,8 @@ def state(suite):
 
 # All of it on one host, by ssh (a recorder in its place) and on the front-end.
 @pytest.mark.parametrize("version, program", [
-    ("5.10", "one_vmm_exec"), ("7.x", "one_vmm_sh"),
-    pytest.param("7.x", "one_vmm_exec", marks=pytest.mark.campaign),
-    pytest.param("5.10", "one_vmm_sh", marks=pytest.mark.campaign)])
+    ("5.10", "one_vmm_sh"), *[pytest.param(version, program, marks=pytest.mark.campaign) for version, program in (
+        ("5.10", "one_vmm_exec"), ("7.x", "one_vmm_exec"), ("7.x", "one_vmm_sh"))]])
 def test_life(suite, tmp_path, version, program):
     front = Front(tmp_path / "f")
     (front.var / "bridge").touch()

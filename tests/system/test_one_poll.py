@@ -12,7 +12,7 @@ import zlib
 
 import drover
 import pytest
-from one_host import ACTIONS, Host
+from one_host import ACTIONS, Host, probe
 
 INSTALL = drover.TOP / "contrib/opennebula/install"
 
@@ -20,13 +20,6 @@ INSTALL = drover.TOP / "contrib/opennebula/install"
 @pytest.fixture
 def host(suite):
     return Host(suite)
-
-
-def probe(host, kind, *arguments, stdin="", check=True):
-    return subprocess.run([host.suite.build / "src/one/drover-vmm", "probe", kind, *arguments], input=stdin,
-                          text=True, capture_output=True, check=check, timeout=30,
-                          env={**os.environ, **host.env, "DROVER_ROOT": str(host.suite.root),
-                               "DROVER_ONE_REMOTES": str(host.remotes)}).stdout
 
 
 def vms(text):
@@ -245,7 +238,7 @@ def test_install(suite, host, tmp_path, era):
     found = {str(path.relative_to(stock / "im/drover-probes.d").parent)
              for path in (stock / "im/drover-probes.d").rglob("*.sh")}
     assert found == ({"."} if era == 5 else {"host/beacon", "host/system", "host/monitor", "vm/status",
-                                             "vm/monitor", "vm/snapshot"})
+                                             "vm/monitor", "vm/snapshot", "vm/execution"})
     for path in (stock / "im/drover-probes.d").rglob("*.sh"):
         subprocess.run([path, "drover", "0", "node1"], input="", text=True, check=True, capture_output=True,
                        env={**os.environ, "DROVER_ROOT": str(suite.root), "DROVER_ONE_REMOTES": str(tmp_path)})
