@@ -36,15 +36,21 @@ char *base64_encode(const void *data, size_t len)
 	return text;
 }
 
+/* clang-format off */
+/* One more than the value of '+' to 'z'; 0 is none. */
+static const uint8_t values[] = {
+	63, 0, 0, 0, 64, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 0, 0, 0, 0, 0,
+	0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18,
+	19, 20, 21, 22, 23, 24, 25, 26, 0, 0, 0, 0, 0, 0, 27, 28, 29, 30, 31, 32,
+	33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52,
+};
+/* clang-format on */
+
 static uint8_t value_of(char c)
 {
-	if (c >= 'A' && c <= 'Z')
-		return (uint8_t)(c - 'A');
-	if (c >= 'a' && c <= 'z')
-		return (uint8_t)(c - 'a' + 26);
-	if (c >= '0' && c <= '9')
-		return (uint8_t)(c - '0' + 52);
-	return c == '+' ? 62 : c == '/' ? 63 : BAD;
+	unsigned at = (unsigned char)c - (unsigned)'+';
+
+	return (uint8_t)((at < sizeof(values) ? values[at] : 0) - 1);
 }
 
 static int refuse(char c, size_t at, struct err *err)

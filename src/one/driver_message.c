@@ -29,9 +29,10 @@ struct field {
 static struct field next_field(const char **at, const char *end)
 {
 	struct field f = {.at = *at};
+	const char *blank = memchr(f.at, ' ', (size_t)(end - f.at));
+	const char *tab = memchr(f.at, '\t', (size_t)((blank ? blank : end) - f.at));
 
-	while (f.at + f.len < end && f.at[f.len] != ' ' && f.at[f.len] != '\t')
-		f.len++;
+	f.len = (size_t)((tab ? tab : blank ? blank : end) - f.at);
 	while (f.at + f.len + f.blanks < end && strchr(" \t\r", f.at[f.len + f.blanks]) &&
 	       f.at[f.len + f.blanks])
 		f.blanks++;
