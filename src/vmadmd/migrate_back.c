@@ -217,29 +217,18 @@ static int tell_there(struct change *c, struct err *err)
 	return STEP_WAIT;
 }
 
-static void on_jobs(struct change *c, int r, const json_t *value, const struct err *err)
+/* A mirror may wait for a server that does not answer any more: it is cut off. */
+static void end_copy(struct change *c, const char *id, const char *status)
 {
-	const json_t *job;
-	size_t i;
-
-	json_array_foreach (value, i, job) {
-		const char *id = json_get_str(job, "id", "");
-
-		if (!str_starts(id, MIGRATE_COPY))
-			continue;
-		/* A mirror waits for a server that does not answer any more: cut it off. */
-		live_send(live_guest(c), "yank",
-			  json_pack("{s:[{s:s, s:s}]}", "instances", "type", "block-node",
-				    "node-name", id));
-		live_send(live_guest(c), "block-job-cancel",
-			  json_pack("{s:s, s:b}", "device", id, "force", 1));
+	if (str_eq(status, "concluded")) {
+		live_send(live_guest(c), "job-dismiss", json_pack("{s:s}", "id", id));
+		return;
 	}
-	on_any(c, r, value, err);
-}
-
-static int end_copies(struct change *c, struct err *err)
-{
-	return goes_on(c) ? live_try(c, "query-jobs", NULL, -1, on_jobs, err) : 0;
+	live_send(
+		live_guest(c), "yank",
+		json_pack("{s:[{s:s, s:s}]}", "instances", "type", "block-node", "node-name", id));
+	live_send(live_guest(c), "block-job-cancel",
+		  json_pack("{s:s, s:b}", "device", id, "force", 1));
 }
 
 static int judge_none(struct change *c, const json_t *jobs, struct err *err)
@@ -254,13 +243,12 @@ static int judge_none(struct change *c, const json_t *jobs, struct err *err)
 		if (!str_starts(id, MIGRATE_COPY))
 			continue;
 		r = 0;
-		if (str_eq(json_get_str(job, "status", ""), "concluded"))
-			live_send(live_guest(c), "job-dismiss", json_pack("{s:s}", "id", id));
+		end_copy(c, id, json_get_str(job, "status", ""));
 	}
 	return r;
 }
 
-static int wait_none(struct change *c, struct err *err)
+static int end_copies(struct change *c, struct err *err)
 {
 	return goes_on(c) ? live_until(c, "query-jobs", judge_none, err) : 0;
 }
@@ -328,9 +316,9 @@ static int tell(struct change *c, struct err *err)
 }
 
 static const change_step back_steps[] = {
-	look_back, live_step_lock, live_step_job, ask_there, take_back,
-	wait_over, end_copies,     wait_none,     try_go,    tell_there,
-	let_go,    unmark,         start_anew,    tell,      MIGRATE_STEPS_AWAY,
+	look_back, live_step_lock, live_step_job, ask_there,          take_back,
+	wait_over, end_copies,     try_go,        tell_there,         let_go,
+	unmark,    start_anew,     tell,          MIGRATE_STEPS_AWAY,
 };
 
 const struct change_kind change_migrate_back = {"migrate", back_steps, ARRAY_SIZE(back_steps), NULL,

@@ -112,7 +112,7 @@ static void on_event(void *ctx, const char *name, const json_t *data)
 		return;
 	}
 	/* QEMU 7.2 goes on with such a mirror, and for ever, when the other side is gone. */
-	if (str_eq(name, "BLOCK_JOB_ERROR") &&
+	if (str_eq(name, "BLOCK_JOB_ERROR") && !u->c->live->again &&
 	    str_starts(json_get_str(data, "device", ""), MIGRATE_COPY)) {
 		over(u->c,
 		     err_set(&err, EIO, "a disk could not be copied: %s failed",
