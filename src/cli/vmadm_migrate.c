@@ -49,7 +49,7 @@ int cmd_migrate(struct cli *cli)
 
 	if (here == (cli->nargs == 2))
 		return cli_usage(cli, here ? "--force-here goes without a destination"
-					   : "want a destination: unix:/ROOT or "
+					   : "want a destination: unix:/ROOT, tls://HOST:PORT or "
 					     "ssh://[USER@]HOST[:PORT][/ROOT]");
 	if (here) {
 		json_put_bool(json, "here", true);

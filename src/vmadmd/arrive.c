@@ -77,7 +77,7 @@ void handle_arrive(struct http_request *req, void *ctx)
 		session = json_get_str(body, "session", "");
 	}
 	if (r == 0 && json_get_int(body, "version", 0) != OFFER_VERSION)
-		r = err_set(&err, EPROTO, "version: want %d: the two vmadmd differ too much",
+		r = err_set(&err, EINVAL, "version: want %d: the two vmadmd differ too much",
 			    OFFER_VERSION);
 	if (r == 0 && (!uuid_valid(uuid) || !uuid_valid(session)))
 		r = err_set(&err, EINVAL, "uuid, session: want a uuid each");

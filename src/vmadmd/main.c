@@ -26,6 +26,7 @@
 #include "vmadmd/jobs.h"
 #include "vmadmd/leases.h"
 #include "vmadmd/live.h"
+#include "vmadmd/peer_tls.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 #include "vmadmd/worker.h"
@@ -144,6 +145,11 @@ static int add_lease_file(void *ctx, const char *value, struct err *err)
 	return leases_add_file(ctx, value, err);
 }
 
+static int set_tls(void *ctx, const char *value, struct err *err)
+{
+	return peer_server_new(ctx, value, &((struct vmadmd *)ctx)->peers, err);
+}
+
 static const struct daemon_flag flags[] = {
 	{'s', "socket", "PATH", add_socket,
 	 "control socket, instead of ROOT/run/vmadmd.http; may be given several times"},
@@ -151,6 +157,8 @@ static const struct daemon_flag flags[] = {
 	{0, "lease-file", "PATH", add_lease_file,
 	 "leases of a DHCP server on this host, instead of ROOT/" LEASE_FILE
 	 "; may be given several times"},
+	{0, "tls", "ADDRESS:PORT", set_tls,
+	 "take VMs that migrate here over TLS (certificates: ROOT/etc/vmadmd/tls)"},
 	{0, "no-fsync", NULL, set_no_fsync,
 	 "do not wait for the disk on changes of definitions (benchmarks only)"},
 };
@@ -225,6 +233,7 @@ static int open_http(struct vmadmd *d, struct err *err)
 
 static void close_all(struct vmadmd *d)
 {
+	peer_server_free(d->peers);
 	http_server_free(d->http);
 	workers_finish(d);
 	images_free(d);
@@ -272,6 +281,8 @@ static int serve(struct vmadmd *d, struct err *err)
 		leases_start(d);
 		r = open_http(d, err);
 	}
+	if (r == 0 && d->peers)
+		r = peer_server_open(d->peers, err);
 	if (r < 0)
 		return r;
 	d->zfs = zfs_new(d);

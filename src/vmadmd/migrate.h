@@ -73,7 +73,7 @@ void migrate_capabilities_off(struct change *c); /* all of them; nobody waits */
 extern const char *const migrate_both[], *const migrate_source[];
 
 /* --- migrate_peer.c: the vmadmd of the other side --- */
-/* to: "unix:ROOT" or "ssh://[USER@]HOST[:PORT][/ROOT]". -EINVAL. */
+/* to: "unix:ROOT", "tls://HOST:PORT" or "ssh://[USER@]HOST[:PORT][/ROOT]". -EINVAL. */
 int peer_new(struct vmadmd *d, const char *uuid, const char *to, struct peer **ret,
 	     struct err *err);
 void peer_free(struct peer *p); /* NULL is fine; nothing runs any more */

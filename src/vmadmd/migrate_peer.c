@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The vmadmd of the other side: another root of this host by its sockets, or another host through
- * ssh, which carries its sockets here. ssh ends with us: what it runs there waits for the end of
- * its input. Nothing is listened on beyond unix sockets.
+ * a process that carries its sockets here, ssh or our own with TLS. It ends with us: its input
+ * does. Here nothing is listened on beyond unix sockets.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,8 +21,8 @@
 #include "daemon/child.h"
 #include "net/call.h"
 #include "vmadmd/migrate.h"
+#include "vmadmd/peer_tls.h"
 
-#define READY    "drover-ready\n"
 #define TEXT_MAX 4096u
 #define CONFIG   "/etc/vmadmd/ssh_config" /* below the root: for ssh, where it is there */
 
@@ -32,8 +32,9 @@ struct peer {
 	char *to;
 	struct paths paths; /* of the other side */
 	char *host, *port;  /* NULL: unix */
+	bool tls;           /* else ssh, where there is a host */
 	bool reached;
-	struct child *ssh;
+	struct child *tunnel;
 	int hold; /* its input; closed, it ends */
 	int out;
 	sd_event_source *source;
@@ -69,6 +70,14 @@ static int parse_ssh(struct peer *p, const char *rest, const char **ret_root, st
 	return 0;
 }
 
+/* The root there is that of the vmadmd which listens. */
+static int parse_tls(struct peer *p, const char *rest, const char **ret_root, struct err *err)
+{
+	p->tls = true;
+	*ret_root = "/";
+	return err_wrap(err, peer_split(rest, &p->host, &p->port, err), "to");
+}
+
 int peer_new(struct vmadmd *d, const char *uuid, const char *to, struct peer **ret, struct err *err)
 {
 	struct peer *p = xcalloc(1, sizeof(*p));
@@ -81,9 +90,11 @@ int peer_new(struct vmadmd *d, const char *uuid, const char *to, struct peer **r
 		root = p->to + strlen("unix:");
 	else if (str_starts(p->to, "ssh://"))
 		r = parse_ssh(p, p->to + strlen("ssh://"), &root, err);
+	else if (str_starts(p->to, "tls://"))
+		r = parse_tls(p, p->to + strlen("tls://"), &root, err);
 	else
 		r = err_set(err, EINVAL,
-			    "to: '%.200s' is no address (want unix:/ROOT or "
+			    "to: '%.200s' is no address (want unix:/ROOT, tls://HOST:PORT or "
 			    "ssh://[USER@]HOST[:PORT][/ROOT])",
 			    p->to);
 	if (r == 0)
@@ -116,9 +127,9 @@ static char *local_path(const struct peer *p, const char *name)
 	return path_of_run(&p->paths, p->uuid, name);
 }
 
-/* --- ssh --- */
+/* --- what carries --- */
 
-static void ssh_end(struct peer *p)
+static void tunnel_end(struct peer *p)
 {
 	static const char *const names[] = {"http", MIGRATE_INCOMING, MIGRATE_NBD};
 
@@ -129,11 +140,11 @@ static void ssh_end(struct peer *p)
 	if (p->out >= 0)
 		(void)close(p->out);
 	p->hold = p->out = -1;
-	if (p->ssh) {
-		(void)child_kill(p->ssh, 15, true);
-		child_forget(p->ssh);
+	if (p->tunnel) {
+		(void)child_kill(p->tunnel, 15, true);
+		child_forget(p->tunnel);
 	}
-	p->ssh = NULL;
+	p->tunnel = NULL;
 	for (size_t i = 0; p->host && i < ARRAY_SIZE(names); i++) {
 		AUTO_FREE char *path = local_path(p, names[i]);
 
@@ -165,7 +176,7 @@ static void on_reply(void *ctx, int r, int status, const char *body, size_t len,
 		r = json_parse_object(body, len, p->to, &json, &text);
 	} else {
 		err_wrap(&text, r, "%s cannot be reached", p->to);
-		ssh_end(p);
+		tunnel_end(p);
 	}
 	finish(p, r, json, &text);
 }
@@ -182,24 +193,24 @@ static void send_call(struct peer *p)
 	p->call = call_start(p->d->event, &request, on_reply, p);
 }
 
-static void on_ssh_ended(void *ctx, const struct child_exit *how)
+static void on_tunnel_ended(void *ctx, const struct child_exit *how)
 {
 	struct peer *p = ctx;
 	struct err err = {0};
 	bool was = p->reached;
 
-	p->ssh = NULL;
+	p->tunnel = NULL;
 	while (p->text.len > 0 && strchr("\r\n", p->text.data[p->text.len - 1]))
 		p->text.data[--p->text.len] = '\0';
-	err_set(&err, ECONNREFUSED, "%s cannot be reached: ssh: %.300s", p->to,
-		p->text.data && *p->text.data ? p->text.data : "it ended");
-	ssh_end(p);
+	err_set(&err, ECONNREFUSED, "%s cannot be reached: %s%.300s", p->to,
+		p->tls ? "" : "ssh: ", p->text.data && *p->text.data ? p->text.data : "it ended");
+	tunnel_end(p);
 	/* With a call under way the call tells. */
 	if (!was && p->done)
 		finish(p, -ECONNREFUSED, NULL, &err);
 }
 
-static int on_ssh_says(sd_event_source *source, int fd, uint32_t events, void *ctx)
+static int on_tunnel_says(sd_event_source *source, int fd, uint32_t events, void *ctx)
 {
 	struct peer *p = ctx;
 	char part[512];
@@ -211,7 +222,7 @@ static int on_ssh_says(sd_event_source *source, int fd, uint32_t events, void *c
 	}
 	if (p->text.len < TEXT_MAX)
 		strbuf_add(&p->text, part, (size_t)n);
-	if (!p->reached && strstr(p->text.data, READY)) {
+	if (!p->reached && strstr(p->text.data, PEER_READY)) {
 		p->reached = true;
 		if (p->done)
 			send_call(p);
@@ -268,10 +279,21 @@ static int ssh_spawn(struct peer *p, const int in[2], const int out[2], struct e
 	argv[n++] = "--";
 	argv[n++] = p->host;
 	argv[n] = "echo drover-ready; exec cat >/dev/null";
-	return child_start(p->d->event, &spec, on_ssh_ended, p, &p->ssh, err);
+	return child_start(p->d->event, &spec, on_tunnel_ended, p, &p->tunnel, err);
 }
 
-static int ssh_start(struct peer *p, struct err *err)
+static int tls_spawn(struct peer *p, const int in[2], const int out[2], struct err *err)
+{
+	AUTO_FREE char *http = peer_file(p, "http");
+	AUTO_FREE char *incoming = peer_file(p, MIGRATE_INCOMING);
+	AUTO_FREE char *nbd = peer_file(p, MIGRATE_NBD);
+	const struct peer_tunnel t = {p->d,     p->uuid, p->host, p->port, http,
+				      incoming, nbd,     in[0],   out[1]};
+
+	return peer_tls_spawn(&t, on_tunnel_ended, p, &p->tunnel, err);
+}
+
+static int tunnel_start(struct peer *p, struct err *err)
 {
 	int in[2] = {-1, -1}, out[2] = {-1, -1}, r = 0;
 
@@ -279,7 +301,7 @@ static int ssh_start(struct peer *p, struct err *err)
 	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)
 		r = err_sys(err, errno, "cannot make a pipe");
 	if (r == 0)
-		r = ssh_spawn(p, in, out, err);
+		r = p->tls ? tls_spawn(p, in, out, err) : ssh_spawn(p, in, out, err);
 	if (in[0] >= 0)
 		(void)close(in[0]);
 	if (out[1] >= 0)
@@ -287,7 +309,7 @@ static int ssh_start(struct peer *p, struct err *err)
 	p->hold = in[1];
 	p->out = out[0];
 	if (r == 0)
-		(void)sd_event_add_io(p->d->event, &p->source, p->out, EPOLLIN, on_ssh_says, p);
+		(void)sd_event_add_io(p->d->event, &p->source, p->out, EPOLLIN, on_tunnel_says, p);
 	return r;
 }
 
@@ -304,8 +326,8 @@ static int on_defer(sd_event_source *source, void *ctx)
 		send_call(p);
 		return 0;
 	}
-	ssh_end(p);
-	r = ssh_start(p, &err);
+	tunnel_end(p);
+	r = tunnel_start(p, &err);
 	if (r < 0)
 		finish(p, r, NULL, &err);
 	return 0;
@@ -339,7 +361,7 @@ void peer_free(struct peer *p)
 	if (p->call)
 		call_cancel(p->call);
 	sd_event_source_disable_unref(p->defer);
-	ssh_end(p);
+	tunnel_end(p);
 	strbuf_done(&p->text);
 	paths_done(&p->paths);
 	free(p->host);

@@ -29,6 +29,7 @@ struct feed_server;
 struct guest;
 struct image_work;
 struct job;
+struct peer_server;
 struct stats;
 struct vm;
 struct worker;
@@ -61,6 +62,7 @@ struct vmadmd {
 	uid_t uid;           /* our own user */
 	const char *sockets[SOCKETS_MAX];
 	size_t nsockets;
+	struct peer_server *peers; /* NULL: none is listened to */
 	bool has_reader; /* of our feed, beside root and us */
 	uid_t reader;
 };
@@ -137,10 +139,8 @@ void data_remove(struct vmadmd *d, const char *uuid);
 /* At the start, with the catalog loaded: finish or undo what was cut short. */
 void marks_clean(struct vmadmd *d);
 void mark_clean_update(struct vmadmd *d, const char *uuid); /* of a VM that runs; in a worker */
-/* Remove the file store_lock made, unless the VM is there. */
-void lock_forget(const struct vmadmd *d, const char *uuid);
-/* fsync the directory that holds path. */
-int parent_sync(const struct vmadmd *d, const char *path, struct err *err);
+void lock_forget(const struct vmadmd *d, const char *uuid); /* unless the VM is there */
+int parent_sync(const struct vmadmd *d, const char *path, struct err *err); /* its directory */
 /* Something that runs holds the VM's lock: 1, else 0 and *ret_fd holds it (-1: no data dir). */
 int guest_lock_take(struct vmadmd *d, const char *uuid, int *ret_fd, struct err *err);
 
