@@ -132,7 +132,8 @@ static const struct prop nic_rows[] = {
 	  .doc = "netN, the lowest free N when not given." },
 	{ N_LIST("ips", ips), .set = CU_RESTART, .show = SHOW_SET, .check = check_nic_ip, .max = 20,
 	  .source = "vmadm(8), nics.*.ips",
-	  .doc = "Addresses with prefix length, \"dhcp\" (those leased) or \"addrconf\"." },
+	  .doc = "Addresses with prefix length, \"dhcp\" (those leased) or \"addrconf\" "
+		 "(of routers, DHCPv6)." },
 	{ N_STR("ip", ip), .set = CU_RESTART, .show = SHOW_SET, .check = check_nic_ip,
 	  .source = "vmadm(8), nics.*.ip", .doc = "The first IPv4 address, or \"dhcp\"." },
 	{ N_LIST("gateways", gateways), .set = CU_RESTART, .show = SHOW_SET, .check = check_ip4,

@@ -18,22 +18,23 @@
 #define LEARNED_MAX 64u          /* leases a NIC may hold */
 #define BURST_LEAST (128u << 10) /* bytes: more than the largest packet of segmentation offload */
 
-/* What is known of its addresses: those of "dhcp" come with leases, "addrconf" leaves IPv6 open. */
+/* What is known of its addresses: those of "dhcp" and "addrconf" come later. */
 struct known {
-	bool any, v6;
-	bool learn; /* IPv4 addresses of leases */
+	bool any;
+	bool learn4, learn6;
 };
 
 static struct known known_addresses(const struct nic *n)
 {
-	struct known k = {.any = n->ips.count > 0 || n->allowed_ips.count > 0, .v6 = true};
+	struct known k = {.any = n->ips.count > 0 || n->allowed_ips.count > 0};
 
 	for (size_t i = 0; i < n->ips.count; i++) {
-		k.learn = k.learn || str_eq(n->ips.items[i], "dhcp");
-		k.v6 = k.v6 && !str_eq(n->ips.items[i], "addrconf");
+		k.learn4 = k.learn4 || str_eq(n->ips.items[i], "dhcp");
+		k.learn6 = k.learn6 || str_eq(n->ips.items[i], "addrconf");
 	}
 	k.any = k.any && !n->allow_ip_spoofing;
-	k.learn = k.learn && k.any;
+	k.learn4 = k.learn4 && k.any;
+	k.learn6 = k.learn6 && k.any;
 	return k;
 }
 
@@ -92,11 +93,34 @@ static void advertise(struct strbuf *sb, const char *cidr, bool network)
 	}
 }
 
+/* --- sets of what is learned --- */
+
+static void set(struct strbuf *sb, const char *name, const char *type, const char *flags)
+{
+	strbuf_printf(sb, "\tset %s {\n\t\t%s; flags %stimeout; timeout %us; size %u;\n\t}\n", name,
+		      type, flags, FILTER_LIFE_S, LEARNED_MAX);
+}
+
+static void sets(struct strbuf *sb, struct known k)
+{
+	if (k.learn4)
+		set(sb, FILTER_LEASED4, "type ipv4_addr", "dynamic,");
+	if (!k.learn6)
+		return;
+	set(sb, FILTER_LEASED6, "type ipv6_addr", "");
+	set(sb, FILTER_PREFIXES6, "type ipv6_addr", "interval,");
+	set(sb, FILTER_CLAIMED6, "typeof @th,64,128", "");
+	set(sb, FILTER_CLAIMED6_PREFIXES, "typeof @th,64,128", "interval,");
+}
+
 /* A neighbour advertisement names its address behind the ICMPv6 header, for which nft has no word.
  */
-static void advertised(struct strbuf *sb, const struct nic *n)
+static void advertised(struct strbuf *sb, const struct nic *n, struct known k)
 {
 	strbuf_puts(sb, "\tchain advertised {\n\t\t@th,64,10 0x3fa return\n");
+	if (k.learn6)
+		strbuf_puts(sb, "\t\t@th,64,128 @" FILTER_CLAIMED6 " return\n"
+				"\t\t@th,64,128 @" FILTER_CLAIMED6_PREFIXES " return\n");
 	for (size_t i = 0; i < n->ips.count; i++)
 		advertise(sb, n->ips.items[i], false);
 	for (size_t i = 0; i < n->allowed_ips.count; i++)
@@ -107,35 +131,29 @@ static void advertised(struct strbuf *sb, const struct nic *n)
 /* The chains the rules of ip_rules() jump to. */
 static void ip_chains(struct strbuf *sb, const struct nic *n, struct known k)
 {
-	if (k.learn)
-		strbuf_printf(sb,
-			      "\tset " FILTER_LEARNED " {\n"
-			      "\t\ttype ipv4_addr; flags dynamic; size %u;\n\t}\n",
-			      LEARNED_MAX);
+	sets(sb, k);
 	strbuf_puts(sb, "\tchain ip4_source {\n"
 			"\t\tip saddr 0.0.0.0 udp sport 68 udp dport 67 return\n");
-	if (k.learn)
-		strbuf_puts(sb, "\t\tip saddr @" FILTER_LEARNED " return\n");
+	if (k.learn4)
+		strbuf_puts(sb, "\t\tip saddr @" FILTER_LEASED4 " return\n");
 	family(sb, n, false, "ip saddr");
 	strbuf_puts(sb, "\tchain arp_source {\n\t\tarp saddr ip 0.0.0.0 return\n");
-	if (k.learn)
-		strbuf_puts(sb, "\t\tarp saddr ip @" FILTER_LEARNED " return\n");
+	if (k.learn4)
+		strbuf_puts(sb, "\t\tarp saddr ip @" FILTER_LEASED4 " return\n");
 	family(sb, n, false, "arp saddr ip");
-	if (k.v6) {
-		advertised(sb, n);
-		strbuf_puts(
-			sb,
-			"\tchain ip6_source {\n\t\ticmpv6 type nd-neighbor-advert jump advertised\n"
+	advertised(sb, n, k);
+	strbuf_puts(sb, "\tchain ip6_source {\n\t\ticmpv6 type nd-neighbor-advert jump advertised\n"
 			"\t\tip6 saddr { ::, fe80::/10 } return\n");
-		family(sb, n, true, "ip6 saddr");
-	}
+	if (k.learn6)
+		strbuf_puts(sb, "\t\tip6 saddr @" FILTER_LEASED6 " return\n"
+				"\t\tip6 saddr @" FILTER_PREFIXES6 " return\n");
+	family(sb, n, true, "ip6 saddr");
 }
 
-static void ip_rules(struct strbuf *sb, struct known k)
+static void ip_rules(struct strbuf *sb)
 {
-	strbuf_puts(sb, "\t\tether type arp jump arp_source\n\t\tether type ip jump ip4_source\n");
-	if (k.v6)
-		strbuf_puts(sb, "\t\tether type ip6 jump ip6_source\n");
+	strbuf_puts(sb, "\t\tether type arp jump arp_source\n\t\tether type ip jump ip4_source\n"
+			"\t\tether type ip6 jump ip6_source\n");
 }
 
 static void limit(struct strbuf *sb, uint32_t kbit)
@@ -173,14 +191,16 @@ static void from_guest(struct strbuf *sb, const char *tap, const struct nic *n)
 		strbuf_puts(sb, "\t\tudp sport { 67, 547 } drop\n"
 				"\t\ticmpv6 type nd-router-advert drop\n");
 	if (k.any)
-		ip_rules(sb, k);
+		ip_rules(sb);
 	ports(sb, &n->blocked_outgoing_ports);
 	if (n->bandwidth_out_kbit)
 		limit(sb, n->bandwidth_out_kbit);
 	strbuf_puts(sb, "\t}\n");
 }
 
-/* A DHCP server's answer to this NIC: `yiaddr` of a reply (op) for its hardware address (chaddr).
+/*
+ * A DHCP server's acknowledgement to this NIC: `yiaddr` of a reply (op) for its hardware address
+ * (chaddr) that begins with option 53, as all servers write it. How long it lasts nft cannot read.
  */
 static void learn(struct strbuf *sb, const struct nic *n)
 {
@@ -189,12 +209,13 @@ static void learn(struct strbuf *sb, const struct nic *n)
 		if (*c != ':')
 			strbuf_putc(sb, *c);
 	}
-	strbuf_puts(sb, " @th,192,32 != 0 update @" FILTER_LEARNED " { @th,192,32 }\n");
+	strbuf_puts(sb, " @th,192,32 != 0 @th,1984,24 0x350105 update @" FILTER_LEASED4
+			" { @th,192,32 }\n");
 }
 
 static void to_guest(struct strbuf *sb, const char *tap, const struct nic *n)
 {
-	bool learns = filter_learns(n);
+	bool learns = filter_learns(n, false);
 
 	if (n->allow_unfiltered_promisc && !learns)
 		return;
@@ -228,14 +249,16 @@ void filter_remove(struct strbuf *sb, const char *tap)
 		      tap, tap);
 }
 
-bool filter_learns(const struct nic *n)
+bool filter_learns(const struct nic *n, bool v6)
 {
-	return known_addresses(n).learn;
+	struct known k = known_addresses(n);
+
+	return v6 ? k.learn6 : k.learn4;
 }
 
 void filter_nic(struct strbuf *sb, const char *tap, const struct nic *n)
 {
-	if (filter_learns(n)) /* what it has learned stays */
+	if (filter_learns(n, false) || filter_learns(n, true)) /* what it has learned stays */
 		strbuf_printf(sb,
 			      "table netdev " FILTER_PREFIX "%s\nflush table netdev " FILTER_PREFIX
 			      "%s\n",

@@ -22,6 +22,16 @@ void filter_remove(struct strbuf *sb, const char *tap);
 /* Tables are called this and the tap's name. */
 #define FILTER_PREFIX "drover_"
 
-/* Does its filter learn addresses from leases ("dhcp")? They are in this set of its table. */
-bool filter_learns(const struct nic *nic);
-#define FILTER_LEARNED "learned4"
+/*
+ * Does its filter take IPv4 addresses from leases ("dhcp"), or those of IPv6 from leases and
+ * routers
+ * ("addrconf")? They are in these sets of its table: of IPv6 addresses and prefixes, both as
+ * sources and as what a neighbour advertisement claims.
+ */
+bool filter_learns(const struct nic *nic, bool v6);
+#define FILTER_LEASED4           "leased4"
+#define FILTER_LEASED6           "leased6"
+#define FILTER_PREFIXES6         "prefixes6"
+#define FILTER_CLAIMED6          "claimed6"
+#define FILTER_CLAIMED6_PREFIXES "claimed6_prefixes"
+#define FILTER_LIFE_S            86400u /* of what the rules learn themselves */

@@ -105,9 +105,10 @@ struct guest {
 	uint64_t hook_ticket;         /* counts hooks that were started */
 	struct hook_output *hook_out; /* open while anything may write */
 	struct console_relay *console;
-	struct net *net;   /* NULL: it had nothing to do yet */
-	struct plug *plug; /* a NIC on its way in or out; NULL: none */
-	struct seen *seen; /* its addresses, neigh.c */
+	struct net *net;     /* NULL: it had nothing to do yet */
+	struct plug *plug;   /* a NIC on its way in or out; NULL: none */
+	struct seen *seen;   /* its addresses, neigh.c */
+	struct snoop *snoop; /* NULL: addresses of no NIC are learned */
 	struct waiter *waiters;
 	struct guest *next;
 };

@@ -20,9 +20,9 @@
 #include "base/strbuf.h"
 #include "vmstated/filter.h"
 #include "vmstated/hardware.h"
-#include "vmstated/neigh.h"
 #include "vmstated/net_private.h"
 #include "vmstated/parts.h"
+#include "vmstated/snoop.h"
 #include "vmstated/worker.h"
 
 #define RULES     "net.nft"
@@ -142,23 +142,23 @@ static char *plan_rules(const struct guest *g, json_t *list, bool all)
 /* What is known of leases the new rules may not have seen: somebody flushed those before. */
 static void add_leases(struct strbuf *sb, const struct guest *g)
 {
-	AUTO_JSON json_t *known = neigh_facts(g);
-
 	for (size_t i = 0; i < VM_NICS_MAX; i++) {
 		const struct nic *n = our_nic(g, i);
-		const char *address;
 		char tap[NIC_TAP_MAX];
-		json_t *since;
 
-		if (!n || !filter_learns(n) || !hardware_tap(g, i, tap))
-			continue;
-		json_object_foreach (json_object_get(known, n->mac), address, since) {
-			if (!strchr(address, ':'))
-				strbuf_printf(sb,
-					      "add element netdev " FILTER_PREFIX
-					      "%s " FILTER_LEARNED " { %s }\n",
-					      tap, address);
-		}
+		if (n && hardware_tap(g, i, tap))
+			snoop_known(g, i, tap, n, sb);
+	}
+}
+
+/* The taps are there: listen where addresses are learned. */
+static void listen_on_taps(struct guest *g)
+{
+	for (size_t i = 0; i < VM_NICS_MAX; i++) {
+		const struct nic *n = our_nic(g, i);
+		char tap[NIC_TAP_MAX] = "";
+
+		snoop_nic(g, i, tap, n && hardware_tap(g, i, tap) ? n : NULL);
 	}
 }
 
@@ -251,6 +251,7 @@ static void prepared(struct net *n, int r, struct err *err)
 	}
 	if (has_ours(g))
 		keep_rules(n);
+	listen_on_taps(g);
 	launch_ready(g);
 }
 
@@ -277,6 +278,7 @@ static void changed(struct net *n, int r, const struct err *err)
 		return;
 	}
 	keep_rules(n);
+	listen_on_taps(g);
 	guestlog_printf(g, "vmstated", "network filter and limits changed");
 }
 
@@ -403,6 +405,7 @@ void net_take(struct guest *g, int *taps)
 void net_release(struct guest *g)
 {
 	net_plug_end(g);
+	snoop_stop(g);
 	if (g->net)
 		close_taps(g->net);
 	if (has_ours(g) || (g->net && g->net->plugged))
@@ -443,6 +446,7 @@ void net_applied(struct guest *g)
 	}
 	replace_str(&n->new_rules, plan_rules(g, NULL, false));
 	keep_rules(n);
+	listen_on_taps(g);
 }
 
 void net_adopt(struct guest *g)
@@ -452,6 +456,7 @@ void net_adopt(struct guest *g)
 	if (!has_ours(g))
 		return;
 	(void)file_read(path, RULES_MAX, &net_of(g)->rules, NULL, NULL, NULL);
+	listen_on_taps(g);
 	net_change(g);
 }
 
@@ -468,6 +473,7 @@ void net_free(struct guest *g)
 	struct net *n = g->net;
 
 	net_plug_free(g);
+	snoop_stop(g);
 	if (!n)
 		return;
 	if (n->job)
@@ -524,6 +530,7 @@ bool net_busy(const struct supervisor *sup)
 	bool busy = sup->net_audit != NULL;
 
 	for (const struct guest *g = sup->guests; g; g = g->next)
-		busy = busy || g->plug || (g->net && (g->net->job || g->net->next != NET_NOTHING));
+		busy = busy || g->plug || snoop_busy(g) ||
+		       (g->net && (g->net->job || g->net->next != NET_NOTHING));
 	return busy;
 }

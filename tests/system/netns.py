@@ -152,8 +152,8 @@ def ipv6(source, protocol, data):
         socket.inet_pton(socket.AF_INET6, "ff02::1") + data
 
 
-def udp6(source, ports):
-    return ipv6(source, 17, struct.pack("!HHHH", *ports, 8, 0))
+def udp6(source, ports, data=b""):
+    return ipv6(source, 17, struct.pack("!HHHH", *ports, 8 + len(data), 0) + data)
 
 
 def advertisement(source, address):
@@ -162,11 +162,27 @@ def advertisement(source, address):
                socket.inet_pton(socket.AF_INET6, address))
 
 
-def router(source):
-    return ipv6(source, 58, struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0))
+def router(source, *prefixes):
+    """A router's advertisement; prefixes: (address, seconds) of 64 bits that make addresses."""
+    options = b"".join(
+        struct.pack("!BBBBIII", 3, 4, 64, 0xc0, seconds, seconds, 0) +
+        socket.inet_pton(socket.AF_INET6, address) for address, seconds in prefixes)
+    return ipv6(source, 58, struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + options)
 
 
-def lease(mac, address):
-    """A DHCP server's acknowledgement."""
-    return struct.pack("!BBBBIHH", 2, 1, 6, 0, 1, 0, 0) + bytes(4) + socket.inet_aton(address) + \
-        bytes(8) + mac + bytes(10 + 64 + 128) + b"\x63\x82\x53\x63\x35\x01\x05\xff"
+def dhcp(mac, address, seconds=600, kind=5):
+    """A DHCP server's acknowledgement, or another kind of message; a guest's when below 5."""
+    op = 1 if kind in (4, 7) else 2
+    ciaddr, yiaddr = (address, "0.0.0.0") if op == 1 else ("0.0.0.0", address)
+    return struct.pack("!BBBBIHH", op, 1, 6, 0, 1, 0, 0) + socket.inet_aton(ciaddr) + \
+        socket.inet_aton(yiaddr) + bytes(8) + mac + bytes(10 + 64 + 128) + b"\x63\x82\x53\x63" + \
+        struct.pack("!BBBBBI", 53, 1, kind, 51, 4, seconds) + b"\xff"
+
+
+def dhcp6(source, address, seconds, kind=7):
+    """A DHCPv6 server's reply, or another kind of message."""
+    one = socket.inet_pton(socket.AF_INET6, address) + struct.pack("!II", seconds, seconds)
+    inner = struct.pack("!III", 1, 0, 0) + struct.pack("!HH", 5, len(one)) + one
+    ports = (547, 546) if kind == 7 else (546, 547)
+    data = struct.pack("!I", kind << 24 | 1) + struct.pack("!HH", 3, len(inner)) + inner
+    return udp6(source, ports, data)

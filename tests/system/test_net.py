@@ -4,12 +4,13 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
 
-from drover import TOP, wait_file
-from netns import (Tap, advertisement, arp, ip, lease, link, links, namespace, router, run, tables,
+from drover import TOP, Deadline, wait_file
+from netns import (Tap, advertisement, arp, dhcp, dhcp6, ip, link, links, namespace, router, run, tables,
                    taps, taps_of, udp4, udp6)
 from vmstated_help import log_of, vm
 
@@ -314,25 +315,99 @@ def test_packets_of_others(bridge):
     b.close()
 
 
-def test_lease_is_learned(bridge):
-    """With ips = dhcp a guest has the addresses it was leased, also behind new rules."""
+def soon(check, seconds=10):
+    """What vmstated hears is in the filter a moment later."""
+    deadline = Deadline(seconds)
+    while not check():
+        assert not deadline.over()
+
+
+def alike(sends, claims):
+    """Whether it may send by an address, and with it, but for a moment, may claim to have it."""
+    deadline = Deadline(10)
+    while True:
+        passes = sends()
+        if claims() == passes:
+            return passes
+        assert not deadline.over()
+
+
+def test_lease_is_followed(bridge):
+    """With ips = dhcp a guest has the addresses it was leased, as long as they are; also behind
+    new rules, after a flush, and what was leased while no vmstated was there."""
     suite = bridge
     a, b = pair(suite, 'ips = [ "dhcp" ];', 'ips = [ "10.9.0.3/24" ]; dhcp_server = yes;')
-    mine, others = udp4("10.9.0.50", (1000, 1000)), udp4("10.9.0.51", (1000, 1000))
+
+    def serves(address, mac=a.mac, **more):
+        assert b.reaches(a, IP4, udp4("10.9.0.3", (67, 68), dhcp(mac, address, **more)))
+
+    def may(address):
+        return alike(lambda: a.reaches(b, IP4, udp4(address, (1000, 1000))),
+                     lambda: a.reaches(b, ARP, arp(a.mac, address)))
+
     assert a.reaches(b, IP4, udp4("0.0.0.0", (68, 67)))
-    assert not a.reaches(b, IP4, mine)
-    assert b.reaches(a, IP4, udp4("10.9.0.3", (67, 68), lease(a.mac, "10.9.0.50")))
-    assert b.reaches(a, IP4, udp4("10.9.0.3", (67, 68), lease(b.mac, "10.9.0.51")))
-    for _ in range(2):
-        assert a.reaches(b, IP4, mine) and a.reaches(b, ARP, arp(a.mac, "10.9.0.50"))
-        assert not a.reaches(b, IP4, others)
-        assert not a.reaches(b, ARP, arp(a.mac, "10.9.0.51"))
-        suite.kill9("vmstated")
-        suite.write_definition("a", suite.guest(nic=[
-            f'net0 {{ bridge = br0; mac = "{MACS["a"]}"; ips = [ "dhcp" ]; '
-            'bandwidth_out = 90000; }']))
-        suite.start("vmstated")
-        suite.log_wait("a", "network filter and limits changed")
+    assert not may("10.9.0.50")
+    serves("10.9.0.50", kind=2)  # an offer is no lease
+    assert not may("10.9.0.50")
+    serves("10.9.0.50")
+    serves("10.9.0.51", mac=b.mac)
+    assert may("10.9.0.50") and not may("10.9.0.51")
+    # Renewed to another one, for a short while; given back.
+    serves("10.9.0.52", seconds=2)
+    assert may("10.9.0.52")
+    soon(lambda: not may("10.9.0.52"))
+    assert may("10.9.0.50")
+    run("nft", "flush", "ruleset")
+    suite.daemons["vmstated"].send(signal.SIGHUP)
+    suite.log_wait("a", "network filter and limits changed")
+    assert may("10.9.0.50") and not may("10.9.0.52")
+    assert a.reaches(b, IP4, udp4("10.9.0.50", (68, 67), dhcp(a.mac, "10.9.0.50", kind=7)))
+    soon(lambda: not may("10.9.0.50"))
+    suite.kill9("vmstated")
+    serves("10.9.0.53")
+    assert may("10.9.0.53")
+    suite.write_definition("a", suite.guest(nic=[
+        f'net0 {{ bridge = br0; mac = "{MACS["a"]}"; ips = [ "dhcp" ]; bandwidth_out = 90000; }}']))
+    suite.start("vmstated")
+    soon(lambda: "limit rate" in run("nft", "list", "ruleset"))
+    assert may("10.9.0.53") and not may("10.9.0.50")
+    serves("10.9.0.53", seconds=2)
+    soon(lambda: not may("10.9.0.53"))
+    a.close()
+    b.close()
+
+
+def test_routers_word_is_followed(bridge):
+    """With ips = addrconf a guest has any address of the prefixes a router announced, those a
+    DHCPv6 server leased to it, and no others."""
+    suite = bridge
+    a, b = pair(suite, 'ips = [ "addrconf" ];', 'ips = [ "10.9.0.3/24" ]; dhcp_server = yes;')
+
+    def may(address):
+        return alike(lambda: a.reaches(b, IP6, udp6(address, (1000, 1000))),
+                     lambda: a.reaches(b, IP6, advertisement("fe80::2", address)))
+
+    assert may("fe80::2") and a.reaches(b, IP6, udp6("::", (1000, 1000)))
+    assert not may("2001:db8:1::5")
+    assert b.reaches(a, IP6, router("fe80::3", ("2001:db8:1::", 600), ("2001:db8:2::", 3)))
+    soon(lambda: may("2001:db8:2::9"))
+    assert may("2001:db8:1::5") and may("2001:db8:1::dead:beef:1") and not may("2001:db8:3::5")
+    assert b.reaches(a, IP6, dhcp6("fe80::3", "2001:db8:3::7", 600))
+    soon(lambda: may("2001:db8:3::7"))
+    assert not may("2001:db8:3::8")
+    soon(lambda: not may("2001:db8:2::9"))  # over
+    # Given back.
+    assert a.reaches(b, IP6, dhcp6("fe80::2", "2001:db8:3::7", 0, kind=8))
+    soon(lambda: not may("2001:db8:3::7"))
+    run("nft", "flush", "ruleset")
+    suite.daemons["vmstated"].send(signal.SIGHUP)
+    suite.log_wait("a", "network filter and limits changed")
+    assert may("2001:db8:1::6") and not may("2001:db8:3::7")
+    # Withdrawn; and a guest is no router.
+    assert b.reaches(a, IP6, router("fe80::3", ("2001:db8:1::", 0)))
+    soon(lambda: not may("2001:db8:1::6"))
+    assert not a.reaches(b, IP6, router("fe80::2", ("2001:db8:4::", 600)))
+    assert not may("2001:db8:4::1")
     a.close()
     b.close()
 
