@@ -28,6 +28,11 @@ char *snap_tag(const struct live *l)
 	return xasprintf(SNAP_TAG "%s", l->name);
 }
 
+const json_t *snap_paths(const struct live *l)
+{
+	return json_object_get(l->entry, "disks");
+}
+
 /* qemu-img snapshot: -c, -a or -d; in a worker. */
 int snap_image(const char *deed, const char *tag, const char *path, struct err *err)
 {

@@ -51,6 +51,12 @@ json_t *snap_nodes(const struct live *l, const json_t *paths);
 char *snap_tag(const struct live *l);
 int snap_image(const char *deed, const char *tag, const char *path, struct err *err);
 json_t *snap_journal(struct change *c, const char *op);
+/* Steps that may be left out return this instead of a branch around them. */
+#define SNAP_SKIP 0
+const json_t *snap_paths(const struct live *l); /* of the snapshot's disks; borrowed */
+/* Taken up again: our job in QEMU ends first, sets l->done when well; and a name for another. */
+int snap_await_job(struct change *c, struct err *err);
+int snap_another_job(struct change *c, struct err *err);
 /* Steps: a snapshot of the disks alone of a VM that runs; and away with it. */
 int snap_take_disks(struct change *c, struct err *err);
 int snap_drop_nodes(struct change *c, struct err *err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Snapshots: back to one, away with one, and the undoing of one that was cut short. Rollback and
- * deletion that were cut short are done again from their beginning: each step may be repeated.
+ * Snapshots: back to one. A rollback that was cut short is done again from its beginning: each step
+ * may be repeated.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,14 +17,6 @@
 #include "vmadmd/live.h"
 #include "vmadmd/snapshot.h"
 
-/* The steps that may be left out return this instead of a branch around them. */
-#define STEP_SKIP 0
-
-static const json_t *paths_of(const struct live *l)
-{
-	return json_object_get(l->entry, "disks");
-}
-
 static bool with_memory(const struct live *l)
 {
 	return l->running && json_get_bool(l->entry, "memory", false);
@@ -38,19 +30,19 @@ static int same_disks(struct change *c, struct err *err)
 	const json_t *path;
 	size_t i;
 
-	json_array_foreach (paths_of(l), i, path) {
+	json_array_foreach (snap_paths(l), i, path) {
 		if (!live_disk_by_path(l, json_string_value(path)))
 			return err_set(err, EBUSY,
 				       "snapshot '%s' has disk '%s', which VM %s has not any "
 				       "more: attach it first",
 				       l->name, json_string_value(path), c->uuid);
 	}
-	if (l->ndisks == json_array_size(paths_of(l)))
+	if (l->ndisks == json_array_size(snap_paths(l)))
 		return 0;
 	for (size_t k = 0; k < l->ndisks; k++) {
 		bool found = false;
 
-		json_array_foreach (paths_of(l), i, path)
+		json_array_foreach (snap_paths(l), i, path)
 			found = found || str_eq(json_string_value(path), l->disks[k].path);
 		if (!found)
 			return err_set(err, EBUSY,
@@ -151,7 +143,7 @@ static int look_at_images(struct change *c, struct err *err)
 
 static int verify(struct change *c, struct err *err)
 {
-	return c->live->running ? STEP_SKIP : change_work(c, look_at_images, NULL, err);
+	return c->live->running ? SNAP_SKIP : change_work(c, look_at_images, NULL, err);
 }
 
 /* --- rollback: done --- */
@@ -181,21 +173,21 @@ static void on_job_failed(struct change *c, int r, const struct err *err)
 		change_fail(c, r, err);
 }
 
-static int await_job(struct change *c, struct err *err)
+int snap_await_job(struct change *c, struct err *err)
 {
 	if (!c->live->again || !c->live->running || c->live->done)
-		return STEP_SKIP;
+		return SNAP_SKIP;
 	c->live->done = true;
 	return live_job(c, NULL, NULL, on_job_failed, err);
 }
 
 /* QEMU remembers the name of the one before. */
-static int another_job(struct change *c, struct err *err)
+int snap_another_job(struct change *c, struct err *err)
 {
 	char id[UUID_LEN + 1];
 
 	if (!c->live->again)
-		return STEP_SKIP;
+		return SNAP_SKIP;
 	uuid_random(id);
 	(void)snprintf(c->live->qemu_job, sizeof(c->live->qemu_job), "drover-%s", id);
 	json_put_str(c->live->journal, "qemu_job", c->live->qemu_job);
@@ -204,14 +196,14 @@ static int another_job(struct change *c, struct err *err)
 
 static int await_load(struct change *c, struct err *err)
 {
-	return c->live->memory ? await_job(c, err) : STEP_SKIP;
+	return c->live->memory ? snap_await_job(c, err) : SNAP_SKIP;
 }
 
 static int stop(struct change *c, struct err *err)
 {
 	const struct live *l = c->live;
 
-	return l->running && !l->memory && !l->left_alone ? live_vm_stop(c) : STEP_SKIP;
+	return l->running && !l->memory && !l->left_alone ? live_vm_stop(c) : SNAP_SKIP;
 }
 
 /* From here nobody starts it. */
@@ -232,7 +224,7 @@ static int keep_stopped(struct change *c, struct err *err)
 static int mark_reverting(struct change *c, struct err *err)
 {
 	if (c->live->memory || c->live->left_alone)
-		return STEP_SKIP;
+		return SNAP_SKIP;
 	json_put_bool(c->live->journal, "reverting", true);
 	return live_step_mark(c, err);
 }
@@ -275,25 +267,25 @@ static int load(struct change *c, struct err *err)
 static int revert(struct change *c, struct err *err)
 {
 	if (c->live->left_alone || (c->live->memory && c->live->done))
-		return STEP_SKIP;
+		return SNAP_SKIP;
 	return c->live->memory ? load(c, err) : change_work(c, revert_images, reverted, err);
 }
 
 /* The monitors were silent for the load. */
 static int busy(struct change *c, struct err *err)
 {
-	return c->live->memory ? live_busy(c, LIVE_JOB_MS) : STEP_SKIP;
+	return c->live->memory ? live_busy(c, LIVE_JOB_MS) : SNAP_SKIP;
 }
 
 static int not_busy(struct change *c, struct err *err)
 {
-	return c->live->memory ? live_busy(c, 0) : STEP_SKIP;
+	return c->live->memory ? live_busy(c, 0) : SNAP_SKIP;
 }
 
 static int record_current(struct change *c, struct err *err)
 {
 	if (c->live->left_alone)
-		return STEP_SKIP;
+		return SNAP_SKIP;
 	json_put_str(c->live->index, "current", c->live->name);
 	return snap_record(c, err);
 }
@@ -307,7 +299,7 @@ static int start(struct change *c, struct err *err)
 			       "to '%s' again",
 			       c->live->name);
 	if (c->live->memory || !json_get_bool(c->live->journal, "running", false))
-		return STEP_SKIP;
+		return SNAP_SKIP;
 	if (c->guest_lock >= 0)
 		(void)close(c->guest_lock);
 	c->guest_lock = -1;
@@ -323,7 +315,7 @@ static const change_step rollback_steps[] = {
 	live_step_job,
 	look_who_runs,
 	await_load,
-	another_job,
+	snap_another_job,
 	live_step_mark,
 	stop,
 	keep_stopped,
@@ -340,185 +332,3 @@ static const change_step rollback_steps[] = {
 
 const struct change_kind change_rollback = {"rollback-snapshot", rollback_steps,
 					    ARRAY_SIZE(rollback_steps), NULL, live_undo};
-
-/* --- deletion: of a snapshot, and of what a creation cut short has left --- */
-
-static int plan_delete(struct change *c, struct err *err)
-{
-	struct live *l = c->live;
-
-	if (!l->again)
-		l->journal = snap_journal(c, "delete-snapshot");
-	if (!l->again)
-		(void)json_object_set(l->journal, "entry", l->entry);
-	if (!l->entry) { /* the index is written already, or never was */
-		l->entry = json_incref(json_object_get(l->journal, "entry"));
-		l->own_entry = true;
-	}
-	return 0;
-}
-
-int snap_drop_nodes(struct change *c, struct err *err)
-{
-	const struct live *l = c->live;
-	AUTO_FREE char *tag = snap_tag(l);
-	json_t *nodes;
-
-	if (!l->running)
-		return STEP_SKIP;
-	nodes = snap_nodes(l, paths_of(l));
-	if (json_array_size(nodes) == 0) {
-		json_decref(nodes);
-		return STEP_SKIP;
-	}
-	return live_job(
-		c, "snapshot-delete",
-		json_pack("{s:s, s:s, s:o}", "job-id", l->qemu_job, "tag", tag, "devices", nodes),
-		NULL, err);
-}
-
-/* Disks that QEMU does not have: all of them, or those that were taken out since. */
-static int delete_images(struct change *c, struct err *err)
-{
-	const struct live *l = c->live;
-	AUTO_FREE char *tag = snap_tag(l);
-	AUTO_FREE char *nvram = live_vars_path(c);
-	AUTO_FREE char *vars = snap_vars_path(nvram, l->name);
-	const json_t *item;
-	size_t i;
-	int r = 0;
-
-	json_array_foreach (paths_of(l), i, item) {
-		const char *path = json_string_value(item);
-		const struct live_disk *disk = live_disk_by_path(l, path);
-
-		if (r < 0 || (disk && disk->node[0]) || !file_exists(path))
-			continue;
-		r = image_has_snapshot(path, tag, err);
-		if (r > 0)
-			r = snap_image("-d", tag, path, err);
-		live_point_worker("image");
-	}
-	if (r == 0 && unlink(vars) < 0 && errno != ENOENT)
-		r = err_sys(err, errno, "cannot remove '%s'", vars);
-	return r;
-}
-
-static int deleted(struct change *c, struct err *err)
-{
-	live_point("deleted");
-	return 0;
-}
-
-static int drop_images(struct change *c, struct err *err)
-{
-	return change_work(c, delete_images, deleted, err);
-}
-
-/* First: without entry it is none any more, whatever happens to the tags. */
-static int record_gone(struct change *c, struct err *err)
-{
-	struct live *l = c->live;
-
-	if (!l->own_entry) {
-		json_incref(l->entry);
-		l->own_entry = true;
-	}
-	snap_remove(l->index, l->name);
-	return snap_record(c, err);
-}
-
-static const change_step delete_steps[] = {
-	snap_step_entry, live_step_lock,   live_step_nodes,   plan_delete,      live_step_job,
-	live_step_mark,  record_gone,      snap_step_busy,    snap_drop_nodes,  snap_step_calm,
-	drop_images,     live_step_unmark, live_step_publish, snap_step_answer,
-};
-
-const struct change_kind change_snapdelete = {"delete-snapshot", delete_steps,
-					      ARRAY_SIZE(delete_steps), NULL, live_undo};
-
-/* --- a creation that was cut short --- */
-
-/* The entry is written: it was good, and only the journal was left. */
-static int was_done(struct change *c, struct err *err)
-{
-	struct live *l = c->live;
-
-	l->done = l->entry != NULL;
-	l->undone = !l->done;
-	if (!l->done) {
-		l->entry = json_incref(json_object_get(l->journal, "entry"));
-		l->own_entry = true;
-	}
-	return 0;
-}
-
-/* The guest may have been stopped by us for the blink of an eye. */
-static void on_going(struct change *c, int r, const json_t *value, const struct err *err)
-{
-	change_next(c);
-}
-
-static int let_go(struct change *c, struct err *err)
-{
-	if (!c->live->running || !json_get_bool(c->live->journal, "pauses", false))
-		return STEP_SKIP;
-	return live_try(c, "cont", NULL, -1, on_going, err);
-}
-
-/* It ends first, whatever its outcome: without an entry it is none. */
-static int await_taking(struct change *c, struct err *err)
-{
-	bool done = c->live->done;
-	int r = await_job(c, err);
-
-	c->live->done = done;
-	return r;
-}
-
-static int undo_nodes(struct change *c, struct err *err)
-{
-	return c->live->done ? STEP_SKIP : snap_drop_nodes(c, err);
-}
-
-static int undo_images(struct change *c, struct err *err)
-{
-	return c->live->done ? STEP_SKIP : drop_images(c, err);
-}
-
-/* A qemu-img that died has lost clusters at most. */
-static int mend_images(struct change *c, struct err *err)
-{
-	for (size_t i = 0; !c->live->running && i < c->live->ndisks; i++) {
-		const char *const argv[] = {
-			"qemu-img", "check", "-q", "-r", "leaks", c->live->disks[i].path, NULL};
-
-		(void)live_tool(argv, NULL);
-	}
-	return 0;
-}
-
-static int mend(struct change *c, struct err *err)
-{
-	return change_work(c, mend_images, NULL, err);
-}
-
-static int tell_undone(struct change *c, struct err *err)
-{
-	if (c->live->done)
-		return 0;
-	return err_set(err, ECONNRESET,
-		       "vmadmd or QEMU ended in the middle: what there was of snapshot '%s' was "
-		       "removed",
-		       c->live->name);
-}
-
-static const change_step undo_steps[] = {
-	snap_step_entry,   was_done,    live_step_lock, live_step_nodes,
-	live_step_job,     let_go,      await_taking,   another_job,
-	undo_nodes,        undo_images, mend,           live_step_unmark,
-	live_step_publish, tell_undone,
-};
-
-const struct change_kind change_snapundo = {"create-snapshot", undo_steps, ARRAY_SIZE(undo_steps),
-					    NULL, live_undo};
