@@ -15,7 +15,7 @@
 
 /* clang-format off */
 const struct cli_option snapshot_options[] = {
-	{ OPT_MEMORY, 0, "memory", NULL, "with the memory of a VM that runs, as is the default then" },
+	{ OPT_MEMORY, 0, "memory", NULL, "with memory, as is the default where there is one" },
 	{ 'n', 0, "no-memory", NULL, "disks only: going back means starting anew" },
 	{ 0 },
 };
@@ -29,6 +29,18 @@ static char *target_of(const struct cli *cli, const char *suffix)
 	return request_target(vm, cli->args[1], suffix);
 }
 
+/* Into the body: the choice that was made. False: two. */
+static bool take_choice(const struct cli *cli, json_t *body)
+{
+	bool yes = cli_flag(cli, OPT_MEMORY), no = cli_flag(cli, 'n');
+
+	if (yes || no)
+		json_put_bool(body, "memory", yes);
+	return !(yes && no);
+}
+
+static const char contradiction[] = "--memory and --no-memory contradict each other";
+
 int cmd_create_snapshot(struct cli *cli)
 {
 	AUTO_FREE char *target = request_target("/vm/", cli->args[0], "/snapshots");
@@ -37,11 +49,9 @@ int cmd_create_snapshot(struct cli *cli)
 	AUTO_JSON json_t *json = json_object();
 	struct act a = {.target = target, .success = success, .word = "snapshot VM", .job = true};
 
-	if (cli_flag(cli, OPT_MEMORY) && cli_flag(cli, 'n'))
-		return cli_usage(cli, "--memory and --no-memory contradict each other");
 	json_put_str(json, "name", cli->args[1]);
-	if (cli_flag(cli, OPT_MEMORY) || cli_flag(cli, 'n'))
-		json_put_bool(json, "memory", cli_flag(cli, OPT_MEMORY));
+	if (!take_choice(cli, json))
+		return cli_usage(cli, "%s", contradiction);
 	body = json_text(json);
 	a.body = body;
 	return act_run(cli, &a);
@@ -51,9 +61,14 @@ int cmd_rollback_snapshot(struct cli *cli)
 {
 	AUTO_FREE char *target = target_of(cli, "/rollback");
 	AUTO_FREE char *success = xasprintf("Rolled back snapshot %s for VM @", cli->args[1]);
-	const struct act a = {
-		.target = target, .success = success, .word = "roll back VM", .job = true};
+	AUTO_JSON json_t *json = json_object();
+	AUTO_FREE char *body = NULL;
+	struct act a = {.target = target, .success = success, .word = "roll back VM", .job = true};
 
+	if (!take_choice(cli, json))
+		return cli_usage(cli, "%s", contradiction);
+	if (json_object_size(json) > 0)
+		a.body = body = json_text(json);
 	return act_run(cli, &a);
 }
 

@@ -62,6 +62,7 @@ struct live {
 	struct until *until;         /* a step waits for QEMU */
 	bool undone;                 /* cut short, and taken back */
 	bool done;                   /* what was cut short had come to its end */
+	bool goes;                   /* taken up, and it goes on by our word already */
 	bool left_alone;             /* a rollback of what somebody has started since */
 };
 
@@ -136,6 +137,7 @@ int live_vm_stop(struct change *c);  /* at once */
 int live_vm_start(struct change *c); /* a failure is kept in c->start_error */
 /* It stays as it is before its first instruction. hold: "paused" or "incoming" (-incoming defer) */
 int live_vm_start_held(struct change *c, const char *hold);
+int live_vm_try_held(struct change *c, const char *hold); /* a failure as of live_vm_start */
 /* In a worker: run a program and wait for it; err has the first line of what it said. */
 int live_tool(const char *const *argv, struct err *err);
 /* The same, ended after limit_s (0: never); what it says on both outputs is kept, also when it

@@ -466,3 +466,8 @@ int live_vm_start_held(struct change *c, const char *hold)
 {
 	return order(c, "start", json_pack("{s:b, s:s}", "wait", 1, "hold", hold), on_must);
 }
+
+int live_vm_try_held(struct change *c, const char *hold)
+{
+	return order(c, "start", json_pack("{s:b, s:s}", "wait", 1, "hold", hold), on_start);
+}

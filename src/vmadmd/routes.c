@@ -51,7 +51,7 @@ const struct http_route vmadmd_routes[] = {
 	{ "PUT",    "/vm/:id/snapshots", handle_snapshot_import, false,
 	  "Make snapshots known that are in the disks: an index of ?index=1." },
 	{ "POST",   "/vm/:id/snapshots/:name/rollback", handle_snapshot_rollback, false,
-	  "Back to a snapshot. A job." },
+	  "Back to a snapshot: {memory}. A job." },
 	{ "DELETE", "/vm/:id/snapshots/:name", handle_snapshot_delete, false,
 	  "Delete a snapshot; others stay. A job." },
 	{ "POST",   "/vm/:id/backup", handle_backup, false,

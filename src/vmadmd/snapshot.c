@@ -441,7 +441,14 @@ void handle_snapshot_create(struct http_request *req, void *ctx)
 
 void handle_snapshot_rollback(struct http_request *req, void *ctx)
 {
-	begin(req, ctx, &change_rollback, http_param(req, "name"), NULL);
+	AUTO_JSON json_t *body = NULL;
+	struct err err = {0};
+	int r = take_body(req, &body, &err);
+
+	if (r < 0)
+		http_reply_err(req, r, &err);
+	else
+		begin(req, ctx, &change_rollback, http_param(req, "name"), body);
 }
 
 void handle_snapshot_delete(struct http_request *req, void *ctx)

@@ -246,8 +246,7 @@ int snap_same_machine(const json_t *was, const json_t *is, struct err *err)
 		if (!json_equal(json_object_get(was, key), json_object_get(is, key)))
 			return err_set(err, EBUSY,
 				       "its memory fits the machine it was taken of alone, and "
-				       "'%s' is another now; set it back, or stop the VM first to "
-				       "roll back the disks only",
+				       "'%s' is another now; set it back, or take the disks alone",
 				       key);
 	}
 	return 0;

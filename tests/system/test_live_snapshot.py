@@ -115,6 +115,80 @@ def test_memory_and_disks_go_back_together(suite):
     assert "parent" not in suite.vm(uuid)["snapshots"][0]
 
 
+def test_stopped_vm_goes_on_with_memory(suite):
+    """A stopped VM goes back to memory and disks of then; without memory it stays stopped; what
+    cannot be loaded leaves it stopped, on the disks of then, and it boots."""
+    uuid = made(suite)
+    with boot(suite, uuid) as console:
+        write(console, "ONE1")
+        console.send("mine=before\n")
+        console.wait("guest# ")
+        suite.vmadm("create-snapshot", uuid, "mem")
+        suite.vmadm("create-snapshot", "--no-memory", uuid, "disks")
+        write(console, "ONE2")
+    suite.vmadm("stop", "-F", uuid)
+    assert "has no memory" in suite.vmadm("rollback-snapshot", "--memory", uuid, "disks",
+                                          check=1).stderr
+    suite.vmadm("rollback-snapshot", "--no-memory", uuid, "mem")
+    assert suite.vm(uuid)["state"] == "stopped"
+    job = killed_at(suite, "begun", "POST", uuid, "/mem/rollback")
+    assert job["state"] == "done", job
+    with suite.console(uuid) as console:
+        console.send("echo mine-is-$mine\n")
+        console.wait("mine-is-before")
+        assert content(console) == "ONE1"
+        write(console, "ONE3")
+    runs(suite, uuid)
+    suite.vmadm("stop", "-F", uuid)
+    # Another machine: refused before anything is touched, by the property's name.
+    suite.vmadm("update", uuid, "ram=144")
+    assert "'ram' is another now" in suite.vmadm("rollback-snapshot", uuid, "mem", check=5).stderr
+    suite.vmadm("update", uuid, "ram=128")
+    spoil(images(suite, uuid)[0])
+    job = ended(suite, suite.http("vmadmd", "POST", f"/vm/{uuid}/snapshots/mem/rollback?wait=0"
+                                  ).json()["job"])
+    assert job["state"] == "failed" and "its disks are those of the snapshot" in \
+        job["error"]["message"], job
+    assert suite.vm(uuid)["state"] == "stopped"
+    audit(suite, uuid, ["mem", "disks"])
+    read = subprocess.run(["qemu-io", "-r", "-c", "read -v 0 4", images(suite, uuid)[0]],
+                          check=True, capture_output=True)
+    assert b"ONE1" in read.stdout
+    suite.vmadm("start", uuid)
+    runs(suite, uuid)
+
+
+def runs(suite, uuid):
+    with suite.events() as events:
+        events.wait_vm(uuid, lambda vm: vm.get("run_state") == "running")
+
+
+def spoil(image):
+    """The memory in that image's snapshot is of no QEMU any more: its first bytes are zeroed."""
+    data = bytearray(image.read_bytes())
+    at = data.find(b"QEVM")
+    assert at >= 0
+    data[at:at + 4] = bytes(4)
+    image.write_bytes(data)
+
+
+HELD = ["marked", "held", "asked", "loaded", "going", "recorded", "unmarked"]
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("place", HELD)
+def test_killed_while_a_stopped_one_goes_on(suite, place):
+    """Done again from its beginning: it runs with the memory of then, once."""
+    uuid = made(suite, boot=False)
+    suite.vmadm("start", uuid)
+    suite.vmadm("create-snapshot", uuid, "s")
+    suite.vmadm("stop", "-F", uuid)
+    job = killed_at(suite, place, "POST", uuid, "/s/rollback")
+    assert job["state"] == "done", job
+    runs(suite, uuid)
+    audit(suite, uuid, ["s"])
+
+
 def test_stopped_vm(suite):
     """The same without QEMU; any order of deletion, also of what is gone from a disk already."""
     uuid = made(suite, boot=False)
