@@ -6,7 +6,9 @@
  * told to run it. Until that is written, any failure lets the VM go on here; from there on only the
  * other side's word counts (migrate_back.c). docs/migration.md has the table.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -225,6 +227,28 @@ static json_t *offer_disk(struct change *c, size_t i)
 	return out;
 }
 
+/* What is shared is the file at its path: is that the one QEMU has open? */
+static int check_open(struct change *c, const struct live_disk *disk, struct err *err)
+{
+	json_int_t pid = json_get_int(live_guest(c)->facts, FACT_PID, 0);
+	AUTO_FREE char *path = xasprintf("/proc/%lld/fd", (long long)pid);
+	DIR *dir = opendir(path);
+	const struct dirent *entry;
+	struct stat want, st;
+	bool found = !dir || stat(disk->path, &want) < 0 || !S_ISREG(want.st_mode);
+
+	while (!found && (entry = readdir(dir)) != NULL)
+		found = fstatat(dirfd(dir), entry->d_name, &st, 0) == 0 &&
+			st.st_dev == want.st_dev && st.st_ino == want.st_ino;
+	if (dir)
+		(void)closedir(dir);
+	return found ? 0
+		     : err_set(err, EBUSY,
+			       "disk '%s' was replaced while the VM runs: QEMU has the file open "
+			       "that was there before (put it back, or restart the VM)",
+			       disk->path);
+}
+
 static int offer(struct change *c, struct err *err)
 {
 	struct migrating *m = c->live->migrating;
@@ -232,13 +256,21 @@ static int offer(struct change *c, struct err *err)
 	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, "");
 	AUTO_JSON json_t *machine = snap_machine(c->d, c->uuid, err);
 	json_t *disks = json_array(), *object;
+	int r = 0;
 
 	if (!e || !machine) {
 		json_decref(disks);
 		return -EIO;
 	}
-	for (size_t i = 0; i < c->live->ndisks; i++)
+	for (size_t i = 0; i < c->live->ndisks && r == 0; i++) {
 		(void)json_array_append_new(disks, offer_disk(c, i));
+		if (!m->copy[i])
+			r = check_open(c, &c->live->disks[i], err);
+	}
+	if (r < 0) {
+		json_decref(disks);
+		return r;
+	}
 	object = vm_to_json(e->vm, NULL, true);
 	/* As it runs, whatever is newest or there elsewhere. */
 	json_put_str(object, "machine", json_get_str(machine, "machine", NULL));

@@ -79,6 +79,12 @@ static void on_mirror(struct change *c, int r, const json_t *value, const struct
 	change_again(c);
 }
 
+/* Bytes in a second, 0: as many as go. */
+static json_int_t bandwidth(const struct change *c)
+{
+	return json_get_int(c->live->migrating->options, "bandwidth_mib", 0) << 20;
+}
+
 static void on_node(struct change *c, int r, const json_t *value, const struct err *why)
 {
 	size_t at = c->live->migrating->at;
@@ -87,9 +93,10 @@ static void on_node(struct change *c, int r, const json_t *value, const struct e
 
 	if (r == 0)
 		r = live_try(c, "blockdev-mirror",
-			     json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "job-id", name, "device",
-				       c->live->disks[at].node, "target", name, "sync", "full",
-				       "copy-mode", "background", "auto-dismiss", 0),
+			     json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I}", "job-id", name,
+				       "device", c->live->disks[at].node, "target", name, "sync",
+				       "full", "copy-mode", "background", "auto-dismiss", 0,
+				       "speed", bandwidth(c)),
 			     -1, on_mirror, &err);
 	else
 		err = *why;

@@ -135,6 +135,7 @@ int live_until(struct change *c, const char *command, until_judge judge, struct 
 	*u = (struct until){.c = c, .command = command, .judge = judge};
 	u->watch = (struct monitor_watch){.event = on_event, .ctx = u};
 	c->live->until = u;
+	c->live->cancellable = c->kind->cancel != NULL;
 	monitor_watch(live_guest(c), &u->watch);
 	(void)timer_set(c->d->event, &u->timer, LOOK_MS, on_timer, u);
 	look(u);
