@@ -430,6 +430,7 @@ int daemon_loop(sd_event **ret_event, void (*reload)(void *ctx), void *ctx, stru
 int timer_set(sd_event *event, sd_event_source **source, uint64_t delay_ms,
 	      sd_event_time_handler_t fn, void *ctx)
 {
+	sd_event_source *fresh = NULL;
 	struct timespec now;
 	uint64_t at;
 	int r;
@@ -437,10 +438,13 @@ int timer_set(sd_event *event, sd_event_source **source, uint64_t delay_ms,
 	/* Not sd_event_now(): inside a long callback that is the time the callback began. */
 	(void)clock_gettime(CLOCK_BOOTTIME, &now);
 	at = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000 + delay_ms * 1000;
-	if (!*source)
-		return sd_event_add_time(event, source, CLOCK_BOOTTIME, at, TIMER_US, fn, ctx);
-	r = sd_event_source_set_time(*source, at);
-	return r < 0 ? r : sd_event_source_set_enabled(*source, SD_EVENT_ONESHOT);
+	/* A source keeps the handler it was made with, and this may be another one. */
+	r = sd_event_add_time(event, &fresh, CLOCK_BOOTTIME, at, TIMER_US, fn, ctx);
+	if (r < 0)
+		return r;
+	(void)sd_event_source_disable_unref(*source);
+	*source = fresh;
+	return 0;
 }
 
 void timer_stop(sd_event_source *source)

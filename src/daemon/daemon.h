@@ -83,7 +83,7 @@ int daemon_listen(const char *path, mode_t mode, int *ret_fd, bool *ret_own, str
 int daemon_listen_tcp(const char *address, uint16_t port, int *ret_fd, uint16_t *ret_port,
 		      struct err *err);
 
-/* (Re)arm a one-shot timer: *source is made at first use. Accuracy 1 ms. */
+/* (Re)arm a one-shot timer, also for another handler; may be called in one. Accuracy 1 ms. */
 int timer_set(sd_event *event, sd_event_source **source, uint64_t delay_ms,
 	      sd_event_time_handler_t fn, void *ctx);
 void timer_stop(sd_event_source *source);

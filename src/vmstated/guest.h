@@ -93,7 +93,7 @@ struct guest {
 	uint64_t restart_at_ms;     /* clock_ms of a planned restart, 0: none */
 	uint64_t spent[BUDGET_MAX]; /* clock_ms of automatic restarts */
 	unsigned nspent;
-	sd_event_source *restart_timer, *ready_timer, *launch_timer;
+	sd_event_source *restart_timer, *ready_timer, *launch_timer, *monitor_timer;
 	bool ready;
 	enum guest_hold hold;
 	uint64_t busy_until_ms; /* announced: its monitors may be silent; 0: not */

@@ -85,11 +85,13 @@ int guest_watch_qemu(struct guest *g, pid_t pid, uint64_t start, struct err *err
 static int not_answering(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct guest *g = userdata;
+	AUTO_FREE char *why = NULL;
 
 	if (g->launched || !g->qemu)
 		return 0;
-	guestlog_printf(g, "vmstated", "QEMU did not answer within %u s; killed", LAUNCH_MS / 1000);
-	(void)child_kill(g->qemu, SIGKILL, false);
+	why = xasprintf("QEMU did not answer within %u s", LAUNCH_MS / 1000);
+	guestlog_printf(g, "vmstated", "%s; killed", why);
+	stop_put_down(g, END_START_ERROR, why);
 	return 0;
 }
 

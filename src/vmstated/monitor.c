@@ -212,7 +212,7 @@ static void on_closed(void *ctx, struct qmp *q, int r, const struct err *err)
 	if (r == -ETIMEDOUT)
 		set_silent(g, true);
 	if (g->launched || g->monitor_tries++ < 60)
-		(void)timer_set(g->sup->event, &g->launch_timer, RETRY_MS, retry, g);
+		(void)timer_set(g->sup->event, &g->monitor_timer, RETRY_MS, retry, g);
 }
 
 int monitor_open(struct guest *g, struct err *err)

@@ -149,6 +149,7 @@ static void qemu_gone(struct guest *g)
 	neigh_forget(g);
 	cgroup_release(g);
 	timer_stop(g->launch_timer);
+	timer_stop(g->monitor_timer);
 	timer_stop(g->ready_timer);
 	timer_stop(g->stop_timer);
 	timer_stop(g->again_timer);

@@ -55,8 +55,8 @@ struct guest *guest_add(struct supervisor *sup, const char *uuid, const char *na
 
 static void guest_free(struct guest *g)
 {
-	sd_event_source **timers[] = {&g->launch_timer, &g->stop_timer, &g->again_timer,
-				      &g->restart_timer, &g->ready_timer};
+	sd_event_source **timers[] = {&g->launch_timer,  &g->stop_timer,  &g->again_timer,
+				      &g->restart_timer, &g->ready_timer, &g->monitor_timer};
 
 	g->sup->undefined -= g->def == NULL;
 	waiters_fail(g, -ENOENT, "VM %s is gone", g->uuid);

@@ -118,6 +118,7 @@ def test_directory_that_cannot_be_read_is_named():
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(180)
 def test_qemu_slow_to_tell_its_version(cold):
     """Loaded from a slow disk on a busy host: not taken for another program."""
     slow = cold.root / "qemu-system-x86_64"
@@ -126,5 +127,21 @@ def test_qemu_slow_to_tell_its_version(cold):
     cold.env["DROVER_QEMU"] = str(slow)
     cold.start()
     cold.write_definition("web0", cold.guest(maxrestart=0, onfailure="fail"))
-    done = cold.vmstatedctl("start", "--timeout", "70", "web0", check=1)
+    done = cold.vmstatedctl("start", "--timeout", "70", "web0", check=1, seconds=90)
     assert "did not tell what it is within 30 s" in done.stderr
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(180)
+def test_qemu_that_never_answers(cold):
+    """A start ends with the reason, not with the signal that we sent."""
+    mute = cold.root / "qemu-system-x86_64"
+    mute.write_text("#!/bin/sh\ncase $1 in --version | -machine) exec qemu-system-x86_64 \"$@\" ;; esac\n"
+                    "exec tail -f /dev/null\n")
+    mute.chmod(0o755)
+    cold.env["DROVER_QEMU"] = str(mute)
+    cold.start()
+    cold.write_definition("web0", cold.guest(maxrestart=0, onfailure="fail"))
+    done = cold.vmstatedctl("start", "--timeout", "100", "web0", check=1, seconds=120)
+    assert "QEMU did not answer within 60 s" in done.stderr
+    assert "start-error: QEMU did not answer within 60 s" in cold.vmadm("why", "web0").stdout

@@ -426,6 +426,12 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *ctx)
 	return 0;
 }
 
+static int on_other(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	*(int *)ctx += 100;
+	return 0;
+}
+
 static void timers(void **state)
 {
 	sd_event_source *source = NULL;
@@ -445,6 +451,12 @@ static void timers(void **state)
 	timer_stop(source);
 	assert_int_equal(sd_event_run(event, 20000), 0);
 	assert_int_equal(ticks, 2);
+	/* Whoever arms it last is called, and nobody else. */
+	assert_true(timer_set(event, &source, 1, on_tick, &ticks) >= 0);
+	assert_true(timer_set(event, &source, 1, on_other, &ticks) >= 0);
+	assert_true(sd_event_run(event, LIMIT_US) > 0);
+	assert_int_equal(sd_event_run(event, 20000), 0);
+	assert_int_equal(ticks, 102);
 	(void)sd_event_source_disable_unref(source);
 }
 
