@@ -85,7 +85,7 @@ static const struct command commands[] = {
 	  "List the snapshots of a VM, newest first." },
 	{ "backup", "send", cmd_backup, 1, 2, NULL, false, "VM [FILE | -]",
 	  "Write a whole VM as a stream to a file or standard output, while it runs or is stopped." },
-	{ "receive", NULL, cmd_receive, 0, 0, receive_options, false, "[-f FILE]",
+	{ "receive", NULL, cmd_receive, 0, 0, receive_options, false, "[-f FILE] [-z POOL]",
 	  "Make a VM of such a stream, with the uuid it had; it is not started." },
 	{ "save", NULL, cmd_save, 2, 2, NULL, false, "VM FILE",
 	  "Write memory and devices of a VM that runs into a file, and stop it." },

@@ -39,6 +39,7 @@
 /* clang-format off */
 const struct cli_option receive_options[] = {
 	{ 'f', 'f', "file", "FILE", "file with the stream; standard input when it is not given" },
+	{ 'z', 'z', "zpool", "POOL", "ZFS pool for its disks; the one it had when it is not given" },
 	{ 0 },
 };
 /* clang-format on */
@@ -353,7 +354,7 @@ static uint64_t size_of(int fd, uint64_t estimate)
 
 static int hand_over(struct cli *cli, int from, const struct strbuf *begun, const json_t *head)
 {
-	const char *uuid = json_get_str(head, "uuid", "");
+	const char *uuid = json_get_str(head, "uuid", ""), *pool = cli_opt(cli, 'z');
 	uint64_t total = (uint64_t)json_get_int(head, "bytes", 0);
 	struct meter meter;
 	AUTO_FREE char *job = NULL;
@@ -365,6 +366,8 @@ static int hand_over(struct cli *cli, int from, const struct strbuf *begun, cons
 
 	json_put_str(body, "file", m.path);
 	json_put_str(body, "uuid", uuid);
+	json_put_str(body, "zpool",
+		     pool ? pool : json_get_str(json_object_get(head, "zfs"), "zpool", NULL));
 	if (r == 0)
 		job = begin(cli, "/receive?wait=0", body, &code);
 	if (job)

@@ -221,7 +221,7 @@ static const struct prop rows[] = {
 	{ RUNTIME("zfs_filesystem"), .set = NOT_CONFIGURED, .show = SHOW_ALWAYS,
 	  .compute = compute_zfs_filesystem, .source = "vmadm(8), zfs_filesystem",
 	  .doc = "Pool and uuid: the VM's dataset, where one backs it." },
-	{ STR("zfs_root_compression", zfs_root_compression), .set = ON_CREATE | NOT_CONFIGURED,
+	{ STR("zfs_root_compression", zfs_root_compression), .set = CU_LIVE | NOT_CONFIGURED,
 	  .show = SHOW_SET, .max = 16, .check = check_word, .source = "vmadm(8), zfs_root_compression",
 	  .doc = "Compression of the VM's dataset, where one backs it: on, off, gzip, lz4, ..." },
 	{ RUNTIME("server_uuid"), .show = SHOW_SET, .source = "vmadm(8), server_uuid",

@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "base/sock.h"
 #include "model/model.h"
+#include "model/rows.h"
 #include "net/http.h"
 #include "qemu/image.h"
 #include "store/catalog.h"
@@ -58,6 +59,18 @@ static unsigned long long bytes_of(const struct live *l)
 	return sum;
 }
 
+/* What a dataset at the other end is made with. */
+static json_t *dataset_words(const struct vm *vm)
+{
+	json_t *words = json_object();
+
+	json_put_str(words, "zpool", vm->zpool);
+	json_put_str(words, "compression", vm->zfs_root_compression);
+	if (VM_GIVEN(vm, quota_gib))
+		json_put_int(words, "quota", vm->quota_gib);
+	return words;
+}
+
 static json_t *head_of(struct change *c, const struct vm *vm)
 {
 	json_t *head = json_object();
@@ -72,6 +85,8 @@ static json_t *head_of(struct change *c, const struct vm *vm)
 	json_put_bool(head, "running", c->live->running);
 	json_put_int(head, "bytes", (json_int_t)bytes_of(c->live));
 	(void)json_object_set_new(head, "object", vm_to_json(vm, NULL, true));
+	if (VM_GIVEN(vm, zpool))
+		(void)json_object_set_new(head, "zfs", dataset_words(vm));
 	return head;
 }
 

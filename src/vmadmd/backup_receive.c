@@ -19,7 +19,6 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "model/model.h"
-#include "model/props.h"
 #include "net/http.h"
 #include "qemu/image.h"
 #include "store/catalog.h"
@@ -31,6 +30,7 @@
 #include "vmadmd/live.h"
 #include "vmadmd/save.h"
 #include "vmadmd/worker.h"
+#include "vmadmd/zfs_dataset.h"
 
 #define RECEIVED_VERSION 1
 #define RECEIVED         "received.json" /* what the worker found: {head, disks: {OLD: NEW}} */
@@ -58,6 +58,7 @@ static int mark_files(struct change *c, struct err *err)
 {
 	AUTO_JSON json_t *content = json_pack("{s:[]}", "images");
 
+	json_put_str(content, MARK_DATASET, c->dataset);
 	return mark_new(c->d, c->uuid, content, err);
 }
 
@@ -156,7 +157,9 @@ static int open_member(struct intake *t, const json_t *member, struct err *err)
 {
 	const char *path = json_get_str(member, "path", NULL);
 	size_t number = json_object_size(t->disks);
-	AUTO_FREE char *name = path ? xasprintf("disk%zu.qcow2", number) : xstrdup("nvram.fd");
+	AUTO_FREE char *name =
+		path ? xasprintf("%sdisk%zu.qcow2", t->c->dataset ? DATASET_DISKS "/" : "", number)
+		     : xstrdup("nvram.fd");
 	AUTO_FREE char *file = path_of_data(t->c->d->paths, t->c->uuid, name);
 	int r = close_file(t, err);
 
@@ -202,6 +205,19 @@ static int check_head(const struct change *c, const json_t *head, struct err *er
 		       : err_set(err, EBADMSG, "its head has no object");
 }
 
+/* A dataset where one is asked for: before the first byte, so that it is written compressed. */
+static int make_dataset(const struct change *c, const json_t *head, struct err *err)
+{
+	const json_t *words = json_object_get(head, "zfs");
+	json_int_t quota = json_get_int(words, "quota", 0);
+
+	if (!c->dataset)
+		return 0;
+	return dataset_make(c->d, c->dataset, c->uuid,
+			    quota > 0 && quota < UINT32_MAX ? (uint32_t)quota : 0,
+			    json_get_str(words, "compression", NULL), err);
+}
+
 static int take_all(struct intake *t, struct err *err)
 {
 	AUTO_FREE char *path = path_of_data(t->c->d->paths, t->c->uuid, RECEIVED);
@@ -211,6 +227,8 @@ static int take_all(struct intake *t, struct err *err)
 
 	if (r == 0)
 		r = check_head(t->c, head, err);
+	if (r == 0)
+		r = make_dataset(t->c, head, err);
 	while (r == 0 && item.type != STREAM_DONE) {
 		r = stream_next(&t->in, &item, err);
 		if (r == 0)
@@ -251,15 +269,6 @@ static int take(struct change *c, struct err *err)
 
 /* --- and is a VM --- */
 
-static void mark_given(struct disk *disk, const char *name)
-{
-	const struct prop *row = prop_find(&disk_props, name, false);
-	size_t bit = row ? (size_t)(row - disk_props.rows) : 0;
-
-	if (row)
-		disk->given.bits[bit / 64] |= UINT64_C(1) << bit % 64;
-}
-
 static void place_disks(struct vm *vm, const json_t *disks)
 {
 	for (size_t i = 0; i < vm->ndisks; i++) {
@@ -270,8 +279,8 @@ static void place_disks(struct vm *vm, const json_t *disks)
 			continue;
 		replace_str(&disk->path, xstrdup(path));
 		disk->format = FORMAT_QCOW2;
-		mark_given(disk, "path");
-		mark_given(disk, "format");
+		disk_set_given(disk, "path", true);
+		disk_set_given(disk, "format", true);
 	}
 }
 
@@ -280,14 +289,16 @@ static int build(struct change *c, struct err *err)
 	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, NULL);
 	AUTO_FREE char *path = path_of_data(c->d->paths, c->uuid, RECEIVED);
 	AUTO_JSON json_t *found = NULL;
-	const json_t *head;
+	json_t *object;
 	int r = state_read(path, RECEIVED_VERSION, &found, err);
 
 	if (r < 0)
 		return r;
 	(void)unlink(path);
-	head = json_object_get(found, "head");
-	c->new = vm_from_object(json_object_get(head, "object"), data, &c->problems);
+	object = json_object_get(json_object_get(found, "head"), "object");
+	if (json_object_get(c->payload, "zpool"))
+		json_put_str(object, "zpool", json_get_str(c->payload, "zpool", NULL));
+	c->new = vm_from_object(object, data, &c->problems);
 	replace_str(&c->new->nvram, NULL); /* received into the data directory, as the disks */
 	place_disks(c->new, json_object_get(found, "disks"));
 	vm_validate(c->new, &c->problems);
@@ -295,10 +306,17 @@ static int build(struct change *c, struct err *err)
 	return r == 0 ? change_conflicts(c, err) : r;
 }
 
+/* As of a creation that names one. */
+static int look_at_pool(struct change *c, struct err *err)
+{
+	c->payload = json_incref(c->live->saving->head);
+	return dataset_step_pool(c, err);
+}
+
 static const change_step steps[] = {
-	check,           job,           mark,         take,        build,          step_lock,
-	create_announce, step_begin,    create_store, step_commit, create_install, create_settle,
-	step_seen,       create_answer,
+	look_at_pool,  check,           job,           mark,         take,        build,
+	step_lock,     create_announce, step_begin,    create_store, step_commit, create_install,
+	create_settle, step_seen,       create_answer,
 };
 
 const struct change_kind change_receive = {"receive",         steps,       ARRAY_SIZE(steps),
@@ -323,6 +341,7 @@ void handle_receive(struct http_request *req, void *ctx)
 		r = save_take_file(body, l->saving, &err);
 	if (r == 0)
 		r = caller_take(&l->saving->who, http_peer(req), &err);
+	l->saving->head = json_pack("{s:s*}", "zpool", json_get_str(body, "zpool", NULL));
 	if (r == 0)
 		uuid = json_get_str(body, "uuid", "");
 	if (r == 0 && !uuid_valid(uuid))

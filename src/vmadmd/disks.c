@@ -333,6 +333,13 @@ static int image_enlarge(int fd, const struct disk *disk)
 	return S_ISREG(st.st_mode) && st.st_size < want ? ftruncate(fd, want) : 0;
 }
 
+static bool in_data(const struct change *c, const char *path)
+{
+	AUTO_FREE char *inside = path_of_data(c->d->paths, c->uuid, "");
+
+	return str_starts(path, inside) && !strchr(path + strlen(inside), '/');
+}
+
 static int image_settle(const struct change *c, const struct disk_job *job, struct err *err)
 {
 	const char *path = job_path(job);
@@ -342,7 +349,8 @@ static int image_settle(const struct change *c, const struct disk_job *job, stru
 		return err_sys(err, errno, "cannot open the new disk '%s'", path);
 	if (image_enlarge(fd, job->disk) < 0 || (c->d->sync == FILE_SYNC && fsync(fd) < 0))
 		return err_sys(err, errno, "cannot write the new disk '%s'", path);
-	return parent_sync(c->d, path, err);
+	/* The folder of a VM that is new is synced when it is installed; without that it goes. */
+	return c->data_made && in_data(c, path) ? 0 : parent_sync(c->d, path, err);
 }
 
 /* How far qemu-img has come, by the room the image takes. */

@@ -85,7 +85,9 @@ static int judge_tool(const char *const *argv, int r, const char *text, struct e
 
 int live_tool_text(const char *const *argv, unsigned limit_s, struct strbuf *text, struct err *err)
 {
-	return judge_tool(argv, run_tool(argv, limit_s, read_all, text, err), text->data, err);
+	int r = run_tool(argv, limit_s, read_all, text, err);
+
+	return judge_tool(argv, r, text->data, err);
 }
 
 struct tool_lines {
@@ -114,8 +116,9 @@ static void read_lines(int fd, void *ctx)
 int live_tool_lines(const char *const *argv, live_tool_line fn, void *ctx, struct err *err)
 {
 	struct tool_lines t = {.fn = fn, .ctx = ctx};
-	int r = judge_tool(argv, run_tool(argv, 0, read_lines, &t, err), t.odd, err);
+	int r = run_tool(argv, 0, read_lines, &t, err);
 
+	r = judge_tool(argv, r, t.odd, err);
 	free(t.odd);
 	if (r == 0 && t.r < 0) {
 		*err = t.why;

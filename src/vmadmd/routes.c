@@ -69,7 +69,7 @@ const struct http_route vmadmd_routes[] = {
 	  "Of another vmadmd, about one: switch, grant, settle, forget: {session, uuid}." },
 	{ "POST",   "/vms",	    handle_create, false, "Make a VM of a create payload." },
 	{ "POST",   "/receive",	    handle_receive, false,
-	  "Make a VM of the stream the socket `file` gives: {file, uuid}. A job." },
+	  "Make a VM of the stream the socket `file` gives: {file, uuid, zpool}. A job." },
 	{ "PUT",    "/vm/:id",	    handle_update, false, "Change a VM by an update payload." },
 	{ "POST",   "/vm/:id/attach", handle_attach, false,
 	  "Add a disk or a NIC, to the running machine too." },

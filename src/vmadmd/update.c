@@ -5,6 +5,7 @@
  * answer; the rest waits for its next start. Also how start and stop keep autoboot.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,9 +42,11 @@ static int check(struct change *c, struct err *err)
 			       "the definition of VM %s is broken, repair it first: %.300s",
 			       c->uuid, e->error);
 	c->old = vm_copy(e->vm);
-	/* Somebody may have set the dataset's quota by hand. */
+	/* Somebody may have set the dataset's properties by hand. */
 	if (json_object_get(c->payload, "quota"))
 		c->old->quota_gib = zfs_quota(c->d, c->uuid, c->old->quota_gib);
+	if (json_object_get(c->payload, ZFS_COMPRESSION) && zfs_compression(c->d, c->uuid))
+		replace_str(&c->old->zfs_root_compression, xstrdup(zfs_compression(c->d, c->uuid)));
 	if (c->how && c->how->drive) {
 		r = update_medium(c, err);
 		if (r < 0)
@@ -115,25 +118,63 @@ static int apply(struct change *c, struct err *err)
 	return r > 0 ? STEP_WAIT : r;
 }
 
+static void dataset_told(struct change *c, int r, const struct err *err)
+{
+	c->child = NULL;
+	if (r < 0)
+		change_fail(c, r, err);
+	else
+		change_next(c);
+}
+
 static void on_quota(void *ctx, const struct child_exit *how, const char *out, const char *errors)
 {
 	struct change *c = ctx;
 	struct err err = {0};
-	int r = zfs_quota_set(c->d->zfs, c->uuid, c->new->quota_gib, how, errors, &err);
+	int r = zfs_was_set(c->d->zfs, c->uuid, "quota", json_integer(c->new->quota_gib), how,
+			    errors, &err);
 
-	c->child = NULL;
-	if (r < 0)
-		change_fail(c, r, &err);
-	else
-		change_next(c);
+	dataset_told(c, r, &err);
 }
 
 /* The quota is the dataset's own where one backs the VM. */
 static int quota(struct change *c, struct err *err)
 {
-	if (c->old->quota_gib == c->new->quota_gib)
+	uint32_t gib = c->new->quota_gib;
+	AUTO_FREE char *value = gib ? xasprintf("%" PRIu32 "G", gib) : xstrdup("none");
+
+	if (c->old->quota_gib == gib)
 		return 0;
-	return zfs_set_quota(c->d->zfs, c->uuid, c->new->quota_gib, on_quota, c, &c->child, err);
+	return zfs_set(c->d->zfs, c->uuid, &(struct zfs_setting){"quota", value, on_quota, c},
+		       &c->child, err);
+}
+
+static void on_compression(void *ctx, const struct child_exit *how, const char *out,
+			   const char *errors)
+{
+	struct change *c = ctx;
+	struct err err = {0};
+	const char *word = c->new->zfs_root_compression;
+	int r = zfs_was_set(c->d->zfs, c->uuid, ZFS_COMPRESSION,
+			    word ? json_string(word) : json_null(), how, errors, &err);
+
+	dataset_told(c, r, &err);
+}
+
+/* What is written from now on; what lies there stays as it is. */
+static int compression(struct change *c, struct err *err)
+{
+	const char *word = c->new->zfs_root_compression;
+	int r;
+
+	if (str_eq(c->old->zfs_root_compression, word))
+		return 0;
+	r = zfs_set(c->d->zfs, c->uuid,
+		    &(struct zfs_setting){"compression", word, on_compression, c}, &c->child, err);
+	return r != 0 ? r
+		      : err_set(err, EINVAL,
+				"zfs_root_compression: VM %s lies on no dataset (see zpool)",
+				c->uuid);
 }
 
 static int store_files(struct change *c, struct err *err)
@@ -240,9 +281,9 @@ static void undo(struct change *c)
 }
 
 static const change_step steps[] = {
-	step_lock,      check,       step_job,   mark,      step_images, step_grow, step_plug_plan,
-	step_plug_mark, step_plug,   step_begin, apply,     quota,       store,     step_commit,
-	step_tell,      step_unmark, settle,     step_seen, answer,
+	step_lock,      check,     step_job,    mark,   step_images, step_grow, step_plug_plan,
+	step_plug_mark, step_plug, step_begin,  apply,  compression, quota,     store,
+	step_commit,    step_tell, step_unmark, settle, step_seen,   answer,
 };
 
 const struct change_kind change_updating = {"update", steps, ARRAY_SIZE(steps), undo_files, undo};

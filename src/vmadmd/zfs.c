@@ -15,6 +15,7 @@
 #include "api/names.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -26,6 +27,7 @@
 #include "store/catalog.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/vmadmd.h"
+#include "vmadmd/zfs_dataset.h"
 #include "vmadmd/zfs_facts.h"
 
 #define PROGRAM    "zfs"
@@ -86,10 +88,8 @@ static void answered(struct zfs *z, const char *out)
 /* --- no answer --- */
 
 /* A person says that it lies there. */
-static bool names_pool(const struct catalog_entry *e)
+static bool names_pool(const struct vm *vm)
 {
-	const struct vm *vm = e->vm;
-
 	return VM_GIVEN(vm, zpool);
 }
 
@@ -100,7 +100,7 @@ static void give_age(struct guest *g, void *ctx)
 	char buf[ISO_TIME_LEN];
 	json_t *facts;
 
-	if (json_object_get(g->zfs, FACT_UNKNOWN) || (!g->zfs && !(e && names_pool(e))))
+	if (json_object_get(g->zfs, FACT_UNKNOWN) || (!g->zfs && !(e && names_pool(e->vm))))
 		return;
 	facts = g->zfs ? json_copy(g->zfs) : json_object();
 	json_put_str(facts, FACT_UNKNOWN, clock_iso(z->seen_wall_ms, buf, sizeof(buf)));
@@ -118,7 +118,7 @@ static void failed(struct zfs *z, const char *reason)
 	for (size_t i = 0; i < catalog_count(z->d->catalog); i++) {
 		const struct catalog_entry *e = catalog_at(z->d->catalog, i);
 
-		if (names_pool(e))
+		if (names_pool(e->vm))
 			(void)guest_get(z->d, e->uuid);
 	}
 	guests_each(z->d, give_age, z);
@@ -263,29 +263,41 @@ void zfs_free(struct zfs *z)
 	free(z);
 }
 
-/* --- the quota --- */
+/* --- its properties --- */
 
-int zfs_set_quota(struct zfs *z, const char *uuid, uint32_t gib, run_done done, void *ctx,
-		  struct child **ret, struct err *err)
+/* ZFS has said so, or is still to be asked about one we made a moment ago. */
+static bool has_dataset(const struct zfs *z, const struct vm *vm, const struct guest *g)
+{
+	AUTO_FREE char *disks = path_of_data(z->d->paths, vm->uuid, DATASET_DISKS);
+
+	return json_object_get(g->zfs, QUOTA) || (names_pool(vm) && file_exists(disks));
+}
+
+int zfs_set(struct zfs *z, const char *uuid, const struct zfs_setting *what, struct child **ret,
+	    struct err *err)
 {
 	const struct catalog_entry *e = catalog_by_uuid(z->d->catalog, uuid);
 	const struct guest *g = guest_find(z->d, uuid);
-	AUTO_FREE char *value = gib ? xasprintf("quota=%" PRIu32 "G", gib) : xstrdup("quota=none");
-	AUTO_FREE char *name = NULL;
+	AUTO_FREE char *name = NULL, *pair = NULL;
+	const char *argv[] = {PROGRAM, what->value ? "set" : "inherit", NULL, NULL, NULL};
 	int r;
 
-	if (!e || !g || !json_object_get(g->zfs, QUOTA))
+	if (!e || !g || !has_dataset(z, e->vm, g))
 		return 0;
+	pair = what->value ? xasprintf("%s=%s", what->property, what->value)
+			   : xstrdup(what->property);
 	name = xasprintf("%s/%s", e->vm->zpool, uuid);
-	r = zfs_run(z->d, (const char *const[]){PROGRAM, "set", value, name, NULL}, done, ctx, ret,
-		    err);
+	argv[2] = pair;
+	argv[3] = name;
+	r = zfs_run(z->d, argv, what->done, what->ctx, ret, err);
 	return r < 0 ? r : 1;
 }
 
-int zfs_quota_set(struct zfs *z, const char *uuid, uint32_t gib, const struct child_exit *how,
-		  const char *errors, struct err *err)
+int zfs_was_set(struct zfs *z, const char *uuid, const char *fact, json_t *value,
+		const struct child_exit *how, const char *errors, struct err *err)
 {
 	struct guest *g = guest_find(z->d, uuid);
+	AUTO_JSON json_t *taken = value;
 	char text[64];
 	json_t *facts;
 
@@ -294,14 +306,19 @@ int zfs_quota_set(struct zfs *z, const char *uuid, uint32_t gib, const struct ch
 		const char *why = *errors ? errors : child_exit_text(how, text, sizeof(text));
 		size_t len = strcspn(why, "\n");
 
-		return err_set(err, EIO, "zfs did not set the quota of VM %s: %.*s", uuid,
+		return err_set(err, EIO, "zfs did not set %s of VM %s: %.*s", fact, uuid,
 			       len < REASON_MAX ? (int)len : REASON_MAX, why);
 	}
 	if (g && g->zfs) {
 		facts = json_copy(g->zfs);
-		json_put_int(facts, QUOTA, gib);
+		if (json_is_null(taken))
+			(void)json_object_del(facts, fact);
+		else
+			(void)json_object_set(facts, fact, taken);
 		(void)guest_zfs(g, facts);
 	}
+	if (json_is_null(taken)) /* the parent's, whatever that is */
+		zfs_poll(z);
 	return 0;
 }
 
@@ -311,4 +328,11 @@ uint32_t zfs_quota(struct vmadmd *d, const char *uuid, uint32_t fallback)
 	json_int_t quota = json_get_int(g ? g->zfs : NULL, QUOTA, -1);
 
 	return quota < 0 || quota > UINT32_MAX ? fallback : (uint32_t)quota;
+}
+
+const char *zfs_compression(struct vmadmd *d, const char *uuid)
+{
+	const struct guest *g = guest_find(d, uuid);
+
+	return json_get_str(g ? g->zfs : NULL, ZFS_COMPRESSION, NULL);
 }

@@ -55,7 +55,8 @@ static int no_pool(const struct change *c, const char *why, struct err *err)
 
 	if (str_eq(pool, USUAL_POOL))
 		return 0; /* no ZFS here: the disks are files in the data directory */
-	return err_set(err, EINVAL, "zpool: there is no pool '%s' here (see zpool list): %.*s",
+	return err_set(err, EINVAL,
+		       "zpool: there is no pool '%s' here (see zpool list; receive has -z): %.*s",
 		       pool, (int)strcspn(why, "\n"), why);
 }
 
@@ -161,30 +162,38 @@ static int tell(const char *word, const char *name, const char *fine, struct err
 	return r < 0 && out.data && strstr(out.data, fine) ? 0 : r;
 }
 
-static int make_files(struct change *c, struct err *err)
+int dataset_make(const struct vmadmd *d, const char *name, const char *uuid, uint32_t quota_gib,
+		 const char *compression, struct err *err)
 {
-	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, DATASET_DISKS);
+	AUTO_FREE char *data = path_of_data(d->paths, uuid, DATASET_DISKS);
 	AUTO_FREE char *at = xasprintf("mountpoint=%s", data);
-	AUTO_FREE char *ours = xasprintf(OURS "=%s", c->uuid);
-	AUTO_FREE char *quota = NULL, *compression = NULL;
+	AUTO_FREE char *ours = xasprintf(OURS "=%s", uuid);
+	AUTO_FREE char *quota = NULL, *compressed = NULL;
 	const char *argv[13] = {"zfs", "create", "-o", at, "-o", ours};
 	AUTO_STRBUF struct strbuf out = {0};
-	const struct vm *vm = c->new;
 	size_t n = 6;
 	int r = dir_make(data, 0711, err);
 
-	if (VM_GIVEN(vm, quota_gib) && vm->quota_gib) {
-		quota = xasprintf("quota=%" PRIu32 "G", vm->quota_gib);
+	if (quota_gib) {
+		quota = xasprintf("quota=%" PRIu32 "G", quota_gib);
 		argv[n++] = "-o";
 		argv[n++] = quota;
 	}
-	if (vm->zfs_root_compression) {
-		compression = xasprintf("compression=%s", vm->zfs_root_compression);
+	if (compression) {
+		compressed = xasprintf("compression=%s", compression);
 		argv[n++] = "-o";
-		argv[n++] = compression;
+		argv[n++] = compressed;
 	}
-	argv[n] = c->dataset;
+	argv[n] = name;
 	return r < 0 ? r : tool(argv, &out, err);
+}
+
+static int make_files(struct change *c, struct err *err)
+{
+	const struct vm *vm = c->new;
+
+	return dataset_make(c->d, c->dataset, c->uuid, VM_GIVEN(vm, quota_gib) ? vm->quota_gib : 0,
+			    vm->zfs_root_compression, err);
 }
 
 static int made(struct change *c, struct err *err)

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "vmadmd/vmadmd.h"
 
@@ -25,6 +26,9 @@ int dataset_step_make(struct change *c, struct err *err);
 
 /* *ret: the dataset of ours that the VM has, NULL: none. It is asked for: -EIO when ZFS fails. */
 int dataset_of(const struct vmadmd *d, const struct vm *vm, char **ret, struct err *err);
+/* Make it, mounted for the VM; quota_gib 0: none, compression NULL: the pool's. */
+int dataset_make(const struct vmadmd *d, const char *name, const char *uuid, uint32_t quota_gib,
+		 const char *compression, struct err *err);
 int dataset_unmount(const char *name, struct err *err);
 int dataset_mount(const char *name, const char *uuid, struct err *err);
 /* With its snapshots; 0 when it is not there. -EEXIST when it is not ours. */

@@ -123,3 +123,36 @@ def test_killed(suite, zfs_pool):
     assert (suite.data_dir(uuid) / "disks/disk0.qcow2").exists()
     killed(suite, "undefined", "delete", uuid)
     clean(suite, zfs_pool)
+
+
+@pytest.mark.root
+def test_received(suite, zfs_pool):
+    """A stream of a VM on a dataset makes one with the same properties, or in the pool that is named;
+    cut short, none is left. Its compression changes live; without a dataset that is refused."""
+    uuid = create(suite, zfs_pool, quota=1, zfs_root_compression="gzip")
+    dataset, file = f"{zfs_pool}/{uuid}", suite.root / "b"
+    suite.vmadm("update", uuid, "zfs_root_compression=lzjb")
+    assert zfs("get", "-H", "-o", "value", "compression", dataset) == "lzjb"
+    assert suite.vm(uuid)["zfs_root_compression"] == "lzjb"
+    said = suite.vmadm("update", uuid, "zfs_root_compression=brotli", check=1).stderr
+    assert "zfs did not set zfs_root_compression" in said, said
+    assert suite.vm(uuid)["zfs_root_compression"] == "lzjb"
+    suite.vmadm("backup", uuid, file)
+    suite.vmadm("update", uuid, stdin={"zfs_root_compression": None})
+    assert zfs("get", "-H", "-o", "value", "compression", dataset) == "off"
+    suite.vmadm("delete", uuid)
+    said = suite.vmadm("receive", "-f", file, "-z", "nopool", check=1).stderr
+    assert "zpool: there is no pool 'nopool' here" in said and datasets(zfs_pool) == []
+    killed(suite, "receiving", "receive", "-f", file)
+    clean(suite, zfs_pool)
+    suite.vmadm("receive", "-f", file)
+    assert zfs("get", "-Hp", "-o", "value", "quota,compression", dataset).split("\n") == \
+        [str(1 << 30), "lzjb"]
+    assert [disk["path"] for disk in suite.vm(uuid)["disks"]] == \
+        [str(suite.data_dir(uuid) / "disks/disk0.qcow2")]
+    suite.vmadm("delete", uuid)
+    suite.vmadm("receive", "-f", file, "-z", "zones")
+    assert datasets(zfs_pool) == [] and suite.vm(uuid)["zpool"] == "zones"
+    said = suite.vmadm("update", uuid, "zfs_root_compression=gzip", check=None).stderr
+    assert "lies on no dataset" in said, said
+    suite.vmadm("delete", uuid)
