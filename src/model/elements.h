@@ -132,6 +132,7 @@ struct nic {
 	struct str_list allowed_dhcp_cids;
 	struct str_list forward;   /* "tcp:127.0.0.1:2222-:22" */
 	char *tap;                 /* an existing tap interface */
+	char *ifname;              /* of the one that is made */
 	struct str_list addresses; /* set by who shows the VM, not by people */
 	bool link_down;
 	struct prop_set given;

@@ -271,8 +271,8 @@ bool vm_nic_tap(const struct vm *vm, const struct nic *nic, char name[NIC_TAP_MA
 	name[0] = '\0';
 	if (!nic->tap && str_eq(nic->nic_tag, "user"))
 		return false;
-	if (nic->tap) {
-		(void)snprintf(name, NIC_TAP_MAX, "%s", nic->tap);
+	if (nic->tap || nic->ifname) {
+		(void)snprintf(name, NIC_TAP_MAX, "%s", nic->tap ? nic->tap : nic->ifname);
 		return true;
 	}
 	/* Of the MAC, not of the place: NICs before it may come and go. */

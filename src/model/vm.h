@@ -111,7 +111,8 @@ struct console *vm_add_console(struct vm *vm);
 #define NIC_TAP_MAX 16
 /*
  * The tap interface of a NIC: the one it names, else the one vmstated makes for a bridge, whose
- * name follows from uuid and MAC. False for user-mode networking, which has none.
+ * name it may give, and which follows from uuid and MAC otherwise. False for user-mode networking,
+ * which has none.
  */
 bool vm_nic_tap(const struct vm *vm, const struct nic *nic, char name[NIC_TAP_MAX]);
 

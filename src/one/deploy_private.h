@@ -60,8 +60,8 @@ void deploy_walk(struct deploy *d, xmlNode *root);
 const char *deploy_row_path(const struct deploy_dialect *dialect, const struct deploy_row *row);
 
 /* --- deploy_take.c --- */
-deploy_take take_str, take_path, take_int, take_kib, take_word, take_yes, take_present, take_kbyte,
-	take_ip, take_cpu, take_features, take_pages, take_type, take_port, take_shares,
+deploy_take take_str, take_ifname, take_path, take_int, take_kib, take_word, take_yes, take_present,
+	take_kbyte, take_ip, take_cpu, take_features, take_pages, take_type, take_port, take_shares,
 	take_refuse, take_refuse_yes, take_acpi, take_acpi_yes, take_cpus, take_once;
 bool deploy_number(const char *text, double *ret);
 

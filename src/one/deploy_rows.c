@@ -95,7 +95,7 @@ static const struct deploy_row rows[] = {
 	{ "devices/interface/source@bridge", take_str, "nic_tag", NULL, "NIC/BRIDGE" },
 	PASS("devices/interface/virtualport"),
 	{ "devices/interface/mac@address", take_str, "mac", NULL, "NIC/MAC" },
-	{ "devices/interface/target@dev", take_str, ".target", NULL, "NIC/TARGET" },
+	{ "devices/interface/target@dev", take_ifname, "ifname", NULL, "NIC/TARGET" },
 	{ "devices/interface/boot@order", take_int, ".order", NULL, "NIC/ORDER" },
 	{ "devices/interface/script", take_refuse, "use a hook of the VM", NULL, "NIC/SCRIPT" },
 	{ "devices/interface/model@type", take_word, "model", words_nic, "NIC/MODEL" },

@@ -90,6 +90,13 @@ void take_str(struct deploy *d, json_t *at, const struct deploy_row *row, const 
 		json_put_str(at, row->key, value);
 }
 
+/* libvirt keeps these for itself, and chooses anew at each start. */
+void take_ifname(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
+{
+	if (!str_starts(value, "vnet") && !str_starts(value, "vif"))
+		take_str(d, at, row, value);
+}
+
 void take_path(struct deploy *d, json_t *at, const struct deploy_row *row, const char *value)
 {
 	AUTO_FREE char *path = deploy_path(value);

@@ -2,6 +2,7 @@
 """The life of a VM by recorded lines of the core: driver, action programs, daemons, QEMU."""
 
 import base64
+import json
 import os
 import pathlib
 import re
@@ -145,6 +146,11 @@ def front_at(tmp_path, folder):
 
 # --- two hosts ---
 
+def taps(node):
+    """Ports of the node's bridge."""
+    return [link["ifname"] for link in json.loads(node.run("ip", "-j", "link", "show", "master", "br0"))]
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("version, shared", [("5.10", True), ("7.x", False)])
 def test_migrate(tmp_path, version, shared):
@@ -157,6 +163,7 @@ def test_migrate(tmp_path, version, shared):
         with life.driver:
             life.do("deploy")
             uuid = one.suite.uuid("one-0")
+            assert taps(one) == ["one-0-0"]  # what the network drivers look for
             if shared:
                 life.do("snapshotcreate")
             two.suite.kill9("vmadmd")
@@ -166,7 +173,7 @@ def test_migrate(tmp_path, version, shared):
             life.do("migrate")
             assert one.state() is None
             vm = two.suite.vm(uuid)
-            assert vm["transient"] and vm["run_state"] == "running"
+            assert vm["transient"] and vm["run_state"] == "running" and taps(two) == ["one-0-0"]
             if shared:
                 assert [kept["name"] for kept in vm["snapshots"]] == ["snap-0"]
                 life.do("snapshotrevert", HOST="node2")
@@ -232,6 +239,7 @@ def test_whole_life(tmp_path, version, shared):
             life.do("attachnic")
             vm = one.suite.vm(uuid)
             assert len(vm["disks"]) == 4 and len(vm["nics"]) == 2
+            assert sorted(taps(one)) == ["one-0-0", "one-0-1"]
             life.do("updateconf")
             life.do("migrate")
             assert one.state() is None and len(two.suite.vm(uuid)["disks"]) == 4
