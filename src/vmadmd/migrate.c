@@ -286,7 +286,8 @@ static int offer_snapshots(struct change *c, struct err *err)
 {
 	const struct migrating *m = c->live->migrating;
 	AUTO_JSON json_t *index = snap_index(c->d, c->uuid, err);
-	bool stay = c->live->vars != NULL;
+	AUTO_FREE char *data = path_of_data(c->d->paths, c->uuid, "");
+	bool vars = c->live->vars && str_starts(c->live->vars, data), stay = vars;
 
 	if (!index)
 		return -EIO;
@@ -299,8 +300,7 @@ static int offer_snapshots(struct change *c, struct err *err)
 			       "VM %s has snapshots, which would stay behind with %s: delete them "
 			       "first (vmadm list-snapshots)",
 			       c->uuid,
-			       c->live->vars ? "its firmware's variables"
-					     : "disks that are copied");
+			       vars ? "its firmware's variables" : "disks that are copied");
 	(void)json_object_set(m->offer, "snapshots", index);
 	return 0;
 }
