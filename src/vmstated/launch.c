@@ -26,6 +26,7 @@
 
 #define LAUNCH_MS 60000u /* until QEMU's first answer; a host under load starts many at once */
 
+/* QEMU removes its own when it ends in order and may; not after a kill. */
 void guest_remove_sockets(struct guest *g)
 {
 	static const char *const names[] = {"vm.mon",   "vm.qmp", "vm.ttya",  "vm.ttyb",

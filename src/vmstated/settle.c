@@ -125,22 +125,8 @@ static void judge(struct guest *g, const struct child_exit *how)
 			g->target == TARGET_NONE && g->launched;
 }
 
-/* QEMU removes its sockets when it ends in order and may; not after a kill. */
-static void remove_sockets(const struct guest *g)
-{
-	static const char *const names[] = {"vm.mon",  "vm.qmp",   "vm.ttya",
-					    "vm.ttyb", "vm.agent", "vm.vnc"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		AUTO_FREE char *path = path_of_run(&g->sup->paths, g->uuid, names[i]);
-
-		(void)unlink(path);
-	}
-}
-
 static void qemu_gone(struct guest *g)
 {
-	remove_sockets(g);
 	monitor_close(g);
 	console_close(g);
 	guest_launch_cleanup(g);
