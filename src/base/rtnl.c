@@ -202,7 +202,7 @@ static uint32_t u32_of(const struct rtattr *a)
 static void take_kind(const struct rtattr *info, struct rtnl_link *link)
 {
 	const struct rtattr *inside[IFLA_INFO_MAX + 1], *bridge[IFLA_BR_MAX + 1];
-	const struct rtattr *kind, *vlan = NULL;
+	const struct rtattr *kind, *vlan = NULL, *pvid = NULL;
 
 	rtnl_nested(info, inside, IFLA_INFO_MAX);
 	kind = inside[IFLA_INFO_KIND];
@@ -213,7 +213,10 @@ static void take_kind(const struct rtattr *info, struct rtnl_link *link)
 	if (inside[IFLA_INFO_DATA] && strcmp(link->kind, "bridge") == 0) {
 		rtnl_nested(inside[IFLA_INFO_DATA], bridge, IFLA_BR_MAX);
 		vlan = bridge[IFLA_BR_VLAN_FILTERING];
+		pvid = bridge[IFLA_BR_VLAN_DEFAULT_PVID];
 	}
+	if (pvid && RTA_PAYLOAD(pvid) >= sizeof(link->default_pvid))
+		memcpy(&link->default_pvid, RTA_DATA(pvid), sizeof(link->default_pvid));
 	link->vlan_filters = vlan && RTA_PAYLOAD(vlan) >= 1 && *(const uint8_t *)RTA_DATA(vlan);
 }
 

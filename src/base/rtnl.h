@@ -54,8 +54,9 @@ struct rtnl_link {
 	int index;
 	int master; /* 0: none */
 	uint32_t mtu;
-	char kind[16];     /* "bridge", "tun", ...; "" for hardware */
-	bool vlan_filters; /* a bridge that filters VLANs */
+	char kind[16];         /* "bridge", "tun", ...; "" for hardware */
+	bool vlan_filters;     /* a bridge that filters VLANs */
+	uint16_t default_pvid; /* the VLAN it puts new ports into; 0: none */
 };
 
 /* The interface of this name; -ENODEV when there is none. */

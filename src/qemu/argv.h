@@ -33,13 +33,14 @@ int qemu_caps_parse(const char *binary, const char *version_out, const char *mac
 
 /* Descriptors QEMU inherits, numbers as in the child. -1: not given. */
 struct qemu_fds {
-	int mon;      /* listening socket of vmstated's monitor */
-	int qmp;      /* listening socket of vmadmd's monitor */
-	int ttya;     /* listening socket of the first serial port */
-	int ttyb;     /* of the second, -1 for none */
-	int agent;    /* of the guest agent channel, -1 for none */
-	int lock;     /* held, not named in the arguments */
-	int taps[32]; /* per NIC, -1: no tap */
+	int mon;        /* listening socket of vmstated's monitor */
+	int qmp;        /* listening socket of vmadmd's monitor */
+	int ttya;       /* listening socket of the first serial port */
+	int ttyb;       /* of the second, -1 for none */
+	int agent;      /* of the guest agent channel, -1 for none */
+	int lock;       /* held, not named in the arguments */
+	int taps[32];   /* per NIC, -1: no tap */
+	int vhosts[32]; /* per NIC on a tap: the kernel's virtio back end, 0: QEMU's own */
 	/*
 	 * NVRAM of a firmware image: a private copy of qemu_vars_template(), raw or (name ends in
 	 * .qcow2, needed for snapshots) converted. NULL: the firmware's variables are lost.

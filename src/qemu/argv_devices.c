@@ -317,11 +317,18 @@ static json_t *user_net(const struct nic *n)
 }
 
 /* The descriptor is text to QEMU: a number, or a name known to the monitor. */
-static json_t *tap_net(const struct build *b, int fd)
+static json_t *tap_net(const struct build *b, size_t i, int fd)
 {
 	AUTO_FREE char *text = xasprintf("%d", fd);
+	int vhost = b->place || b->vm->nics[i]->model != NIC_VIRTIO ? 0 : b->fds->vhosts[i];
+	AUTO_FREE char *vhost_text = xasprintf("%d", vhost);
+	json_t *j = json_pack("{s:s,s:s}", "type", "tap", "fd", b->place ? b->place->tap : text);
 
-	return json_pack("{s:s,s:s}", "type", "tap", "fd", b->place ? b->place->tap : text);
+	if (vhost > 0) {
+		json_put_bool(j, "vhost", true);
+		json_put_str(j, "vhostfd", vhost_text);
+	}
+	return j;
 }
 
 static int netdev(struct build *b, size_t i, const char *id)
@@ -339,7 +346,7 @@ static int netdev(struct build *b, size_t i, const char *id)
 			       "nics[%zu].nic_tag: no tap interface for bridge '%s' (name one a "
 			       "start_network hook makes with tap, or use nic_tag user)",
 			       i, n->nic_tag ? n->nic_tag : "");
-	j = user ? user_net(n) : tap_net(b, fd);
+	j = user ? user_net(n) : tap_net(b, i, fd);
 	json_put_str(j, "id", id);
 	argv_json(b, "-netdev", j);
 	return 0;

@@ -15,7 +15,7 @@ struct bhyve;
 struct guest;
 struct vm;
 
-#define INHERITED_MAX 40
+#define INHERITED_MAX 72
 
 struct inherited {
 	struct qemu_fds fds;

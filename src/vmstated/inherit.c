@@ -22,6 +22,7 @@
 #include "vmstated/hardware.h"
 #include "vmstated/net.h"
 #include "vmstated/parts.h"
+#include "vmstated/vhost.h"
 
 #define VARS_MAX (16u << 20)
 #define SEED_MAX (32u << 20)
@@ -47,6 +48,10 @@ size_t inherited_list(const struct inherited *in, int list[INHERITED_MAX])
 	for (size_t i = 0; i < ARRAY_SIZE(f->taps); i++) {
 		if (f->taps[i] >= 0)
 			list[n++] = f->taps[i];
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(f->vhosts); i++) {
+		if (f->vhosts[i] > 0)
+			list[n++] = f->vhosts[i];
 	}
 	return n;
 }
@@ -155,6 +160,22 @@ static int prepare_seed(struct guest *g, char **ret, struct err *err)
 	return r;
 }
 
+/*
+ * NICs of virtio on a tap. A machine that arrives may have agreed with its guest on more than the
+ * kernel's back end can do: it goes on as it was, until its next start.
+ */
+static void take_vhosts(const struct guest *g, struct qemu_fds *f)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(f->vhosts) && i < g->started->nnics; i++) {
+		int fd = -1;
+
+		if (!g->bhyve && g->hold != HOLD_INCOMING && f->taps[i] >= 0 &&
+		    g->started->nics[i]->model == NIC_VIRTIO)
+			fd = vhost_open(VHOST_NET);
+		f->vhosts[i] = fd > 0 ? fd : 0;
+	}
+}
+
 static int listen_all(struct guest *g, struct qemu_fds *f, struct err *err)
 {
 	const struct {
@@ -189,6 +210,7 @@ int inherited_prepare(struct guest *g, struct inherited *ret, struct err *err)
 	if (r == 0)
 		r = listen_all(g, &ret->fds, err);
 	net_take(g, ret->fds.taps);
+	take_vhosts(g, &ret->fds);
 	if (r == 0)
 		r = prepare_vars(g, &ret->vars, err);
 	if (r == 0)

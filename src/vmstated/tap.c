@@ -147,22 +147,27 @@ static int vlan(int fd, int index, uint16_t type, struct bridge_vlan_info info, 
 	return rtnl_ask(fd, &m, err);
 }
 
-/* Only the guest's VLAN, untagged on its side. */
-static int set_vlan(int fd, int index, uint32_t id, struct err *err)
+/* Only the guest's VLAN, untagged on its side: the port came with the bridge's default. */
+static int set_vlan(int fd, int index, uint32_t id, uint16_t default_pvid, struct err *err)
 {
 	struct bridge_vlan_info own = {.flags = BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED,
 				       .vid = (uint16_t)id};
 	int r = vlan(fd, index, RTM_SETLINK, own, err);
 
-	if (r == 0 && id != 1) /* the port came with the bridge's default */
-		(void)vlan(fd, index, RTM_DELLINK, (struct bridge_vlan_info){.vid = 1}, NULL);
-	return r < 0 ? err_wrap(err, r, "cannot put the port into VLAN %u", id) : 0;
+	if (r < 0)
+		return err_wrap(err, r, "cannot put the port into VLAN %u", id);
+	if (default_pvid == 0 || default_pvid == id)
+		return 0;
+	r = vlan(fd, index, RTM_DELLINK, (struct bridge_vlan_info){.vid = default_pvid}, err);
+	return r == 0 || r == -ENOENT
+		       ? 0
+		       : err_wrap(err, r, "cannot take the port out of VLAN %u", default_pvid);
 }
 
 /* --- connecting --- */
 
-static int to_linux_bridge(int fd, int index, const struct tap_spec *t,
-			   const struct rtnl_link *bridge, struct err *err)
+int tap_to_bridge(int fd, int index, const struct tap_spec *t, const struct rtnl_link *bridge,
+		  struct err *err)
 {
 	int r;
 
@@ -175,7 +180,7 @@ static int to_linux_bridge(int fd, int index, const struct tap_spec *t,
 	r = set_link(fd, index, t, bridge->index, err);
 	if (r < 0)
 		return err_wrap(err, r, "cannot put %s into bridge %s", t->name, t->bridge);
-	return t->vlan_id ? set_vlan(fd, index, t->vlan_id, err) : 0;
+	return t->vlan_id ? set_vlan(fd, index, t->vlan_id, bridge->default_pvid, err) : 0;
 }
 
 /* An interface that is no bridge of the kernel's may be one of Open vSwitch. */
@@ -219,7 +224,7 @@ int tap_connect(const struct tap_spec *t, struct err *err)
 		return r;
 	no_address(fd, tap.index);
 	if (str_eq(bridge.kind, "bridge"))
-		r = to_linux_bridge(fd, tap.index, t, &bridge, err);
+		r = tap_to_bridge(fd, tap.index, t, &bridge, err);
 	else
 		r = to_ovs(fd, tap.index, t, err);
 	if (r == 0 && t->in_kbit)

@@ -101,8 +101,10 @@ static char *outcome(const struct vm *vm, const char *name, struct argv *argv)
 	struct err err = {0};
 	int r;
 
-	for (size_t i = 0; i < ARRAY_SIZE(fds.taps); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(fds.taps); i++) {
 		fds.taps[i] = strstr(name, "-notap-") ? -1 : 20 + (int)i;
+		fds.vhosts[i] = strstr(name, "-vhost-") ? 60 + (int)i : 0;
+	}
 	r = qemu_argv(vm, &caps, &fds, argv, &err);
 	assert_int_equal(r, -err.code);
 	return r < 0 ? xasprintf("%s: %s\n", strerrorname_np(-r), err.msg) : argv_text(argv);
