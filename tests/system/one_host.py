@@ -13,6 +13,19 @@ poll prereconfigure reboot reconfigure reset resize resize_disk restore save shu
 snapshot_delete snapshot_revert""".split()
 
 
+HALT = bytes.fromhex("faf4ebfc") + bytes(506) + b"\x55\xaa"  # a boot sector that does nothing, for ever
+
+
+def make_disk(path, mib, kind, first=b""):
+    """An image that begins with these bytes."""
+    raw = path.with_name("raw")
+    raw.write_bytes(first)
+    os.truncate(raw, mib << 20)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", kind, raw, path], check=True)
+    raw.unlink()
+    return path
+
+
 class Host:
     """remotes/ with links to drover-vmm, datastores/0/ID, and calls as the core's driver makes them."""
 
@@ -33,16 +46,15 @@ class Host:
     def id(self):
         return f"one-{self.number}"
 
-    def disk(self, index, mib=8, kind="qcow2"):
-        path = self.dir / f"disk.{index}"
-        subprocess.run(["qemu-img", "create", "-q", "-f", kind, path, f"{mib}M"], check=True)
-        return path
+    def disk(self, index, mib=8, kind="qcow2", first=b""):
+        return make_disk(self.dir / f"disk.{index}", mib, kind, first)
 
     def template(self, more="", cmdline="", memory=128, initrd="initramfs.gz", disks='<DISK><DISK_ID>0</DISK_ID>'
                  '<DRIVER>qcow2</DRIVER><TARGET>vda</TARGET></DISK>'):
-        return (f"<VMID>{self.number}</VMID><MEMORY>{memory}</MEMORY><VCPU>1</VCPU><CPU>0.5</CPU>{disks}"
-                f"<OS><KERNEL>{GUEST}/vmlinuz</KERNEL><INITRD>{GUEST}/{initrd}</INITRD>"
-                f"<KERNEL_CMD>{self.suite.cmdline(cmdline)}</KERNEL_CMD></OS>{more}")
+        """initrd: None boots from the disk."""
+        os_ = (f"<OS><KERNEL>{GUEST}/vmlinuz</KERNEL><INITRD>{GUEST}/{initrd}</INITRD>"
+               f"<KERNEL_CMD>{self.suite.cmdline(cmdline)}</KERNEL_CMD></OS>") if initrd else ""
+        return f"<VMID>{self.number}</VMID><MEMORY>{memory}</MEMORY><VCPU>1</VCPU><CPU>0.5</CPU>{disks}{os_}{more}"
 
     def vm(self, *arguments, **options):
         return (f"<VM><ID>{self.number}</ID><NAME>web &amp; shop</NAME><UNAME>alice</UNAME><GNAME>users</GNAME>"

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 from drover import Deadline, Inotify
-from one_host import Host, b64, probe
+from one_host import HALT, Host, b64, probe
 
 
 def transient(suite, alias="web0", **members):
@@ -76,10 +76,11 @@ def nothing_left(host, uuid):
 @pytest.mark.parametrize("booted", [False, pytest.param(True, marks=pytest.mark.campaign)])
 def test_life(suite, host, booted):
     """Deploy, look, reset, snapshot, save, restore, shut down: each answered as the core wants."""
-    if not booted:  # nobody there to power off: forced
+    guest = {} if booted else {"initrd": None}
+    if not booted:  # it stands still from the boot on, and nobody is there to power off: forced
         (host.remotes / "etc/vmm/drover/droverrc").write_text("# seconds\nexport SHUTDOWN_TIMEOUT='1'\n")
-    disk = host.disk(0)
-    assert host.deploy() == "one-7"
+    disk = host.disk(0, first=HALT)
+    assert host.deploy(**guest) == "one-7"
     if booted:
         up(host)
     uuid = suite.uuid("one-7")
@@ -89,7 +90,7 @@ def test_life(suite, host, booted):
     assert vm["owner"] == pwd.getpwuid(os.geteuid()).pw_name
     listed = suite.vmadm("list", "-p", "-H", "-o", "name,alias,owner,tags.one_user", check=None).stdout
     assert "one-7:web & shop" in listed
-    assert host.deploy() == "one-7" and suite.vm(uuid)["pid"] == vm["pid"]  # a retry
+    assert host.deploy(**guest) == "one-7" and suite.vm(uuid)["pid"] == vm["pid"]  # a retry
     assert re.fullmatch(r"STATE=a CPU=[\d.]+ MEMORY=\d+ NETRX=0 NETTX=0 DISKRDBYTES=\d+ DISKWRBYTES=\d+ "
                         r"DISKRDIOPS=\d+ DISKWRIOPS=\d+ DISK_SIZE=\[ID=0,SIZE=\d+\]", host.poll())
     host.do("reset", "one-7", "node1")
@@ -111,7 +112,7 @@ def test_life(suite, host, booted):
         host.do(action, "one-7", "node1")  # gone already is what a retry wants
     before = disk.read_bytes()
     # KEEP_SNAPSHOTS: known again at the next deployment.
-    host.deploy()
+    host.deploy(**guest)
     assert [one["name"] for one in suite.vm(uuid)["snapshots"]] == ["snap-0"]
     host.do("snapshot_revert", "one-7", "snap-0")
     host.do("snapshot_delete", "one-7", "snap-0")
@@ -153,7 +154,7 @@ def test_deploy_on_the_front_end(suite, host):
     """With -l the file lies in vms/, the disks in the datastores its configuration names."""
     host.dir = suite.root / "elsewhere/104/7"
     host.dir.mkdir(parents=True)
-    disk = host.disk(0)
+    disk = host.disk(0, first=HALT)
     (suite.root / "config").write_text(f"DATASTORE_LOCATION={suite.root}/elsewhere\n")
     file = suite.root / "vms/7/deployment.0"
     text = host.vm().replace("</VM>", "<HISTORY_RECORDS><HISTORY><DS_ID>104</DS_ID></HISTORY></HISTORY_RECORDS></VM>")
@@ -171,14 +172,14 @@ def test_shutdown_by_the_settings(cold):
     settings = host.remotes / "etc/vmm/drover/droverrc"
     settings.write_text("SHUTDOWN_TIMEOUT=1\nFORCE_DESTROY=no\n")
     host.disk(0)
-    host.deploy()
+    host.deploy(**guest)
     uuid = cold.uuid("one-7")
     assert "Timed out shutting down one-7" in host.refused("shutdown", "one-7", "node1")
     assert cold.vm(uuid)["state"] == "running"  # and nobody has begun to stop it
     settings.write_text("SHUTDOWN_TIMEOUT=1\nFORCE_DESTROY=yes\n")
     host.do("shutdown", "one-7", "node1")
     settings.write_text("SHUTDOWN_TIMEOUT=soon\nFORCE_DESTROY=no\n")
-    host.deploy()
+    host.deploy(**guest)
     assert "'soon' is not a number of seconds" in host.refused("shutdown", "one-7", "node1")
     host.do("cancel", "one-7")
     settings.write_text("SHUTDOWN_TIMEOUT=3600\n")
@@ -186,7 +187,7 @@ def test_shutdown_by_the_settings(cold):
     host.do("shutdown", "one-7", "node1")  # long before the hour is over
     cold.use_fake_qemu({"powerdown_ms": 50})
     settings.write_text("SHUTDOWN_TIMEOUT=60\nFORCE_DESTROY=no\n")
-    host.deploy()
+    host.deploy(**guest)
     host.do("shutdown", "one-7", "node1")
     nothing_left(host, uuid)
 

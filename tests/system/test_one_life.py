@@ -7,12 +7,11 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 
 import drover
 import pytest
 from one_front import Front
-from one_host import ACTIONS
+from one_host import ACTIONS, HALT, make_disk
 from one_nodes import nodes
 
 DEPLOYMENTS = drover.TOP / "tests/golden/one/deploy"
@@ -26,16 +25,6 @@ HERE = ((">524288<", ">131072<"), (">2097152<", ">131072<"), (">1048576<", ">131
 
 USER = ("<source bridge='br0'/>", "<source bridge='user'/>")  # where there is no bridge
 KERNEL = f"<kernel>{drover.GUEST}/vmlinuz</kernel><initrd>{drover.GUEST}/initramfs.gz</initrd>"
-HALT = bytes.fromhex("faf4ebfc") + bytes(506) + b"\x55\xaa"  # a boot sector that does nothing, for ever
-
-
-def make_disk(path, mib, kind, first=b""):
-    raw = path.with_name("raw")
-    raw.write_bytes(first)
-    os.truncate(raw, mib << 20)
-    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", kind, raw, path], check=True)
-    raw.unlink()
-
 
 class Life:
     """A VM that the recorded lines of a version lead through its life."""
