@@ -154,7 +154,7 @@ def test_deploy_on_the_front_end(suite, host):
     """With -l the file lies in vms/, the disks in the datastores its configuration names."""
     host.dir = suite.root / "elsewhere/104/7"
     host.dir.mkdir(parents=True)
-    disk = host.disk(0, first=HALT)
+    disk = host.disk(0)
     (suite.root / "config").write_text(f"DATASTORE_LOCATION={suite.root}/elsewhere\n")
     file = suite.root / "vms/7/deployment.0"
     text = host.vm().replace("</VM>", "<HISTORY_RECORDS><HISTORY><DS_ID>104</DS_ID></HISTORY></HISTORY_RECORDS></VM>")
@@ -172,14 +172,14 @@ def test_shutdown_by_the_settings(cold):
     settings = host.remotes / "etc/vmm/drover/droverrc"
     settings.write_text("SHUTDOWN_TIMEOUT=1\nFORCE_DESTROY=no\n")
     host.disk(0)
-    host.deploy(**guest)
+    host.deploy()
     uuid = cold.uuid("one-7")
     assert "Timed out shutting down one-7" in host.refused("shutdown", "one-7", "node1")
     assert cold.vm(uuid)["state"] == "running"  # and nobody has begun to stop it
     settings.write_text("SHUTDOWN_TIMEOUT=1\nFORCE_DESTROY=yes\n")
     host.do("shutdown", "one-7", "node1")
     settings.write_text("SHUTDOWN_TIMEOUT=soon\nFORCE_DESTROY=no\n")
-    host.deploy(**guest)
+    host.deploy()
     assert "'soon' is not a number of seconds" in host.refused("shutdown", "one-7", "node1")
     host.do("cancel", "one-7")
     settings.write_text("SHUTDOWN_TIMEOUT=3600\n")
@@ -187,7 +187,7 @@ def test_shutdown_by_the_settings(cold):
     host.do("shutdown", "one-7", "node1")  # long before the hour is over
     cold.use_fake_qemu({"powerdown_ms": 50})
     settings.write_text("SHUTDOWN_TIMEOUT=60\nFORCE_DESTROY=no\n")
-    host.deploy(**guest)
+    host.deploy()
     host.do("shutdown", "one-7", "node1")
     nothing_left(host, uuid)
 
