@@ -3,9 +3,11 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -49,7 +51,7 @@ def test_two_guests(bridge):
     names = {"a": 2, "b": 3}
     for name, number in names.items():
         suite.write_definition(name, suite.guest(f"drover.net=10.9.0.{number}/24",
-                                                 nic=nic(number)))
+                                                 nic=nic(number, "mtu = 1400;")))
     for name in names:
         suite.vmstatedctl("start", name)
     for name in names:
@@ -60,6 +62,8 @@ def test_two_guests(bridge):
     assert of_a in taps()
 
     console = suite.console(suite.uuid("a"))
+    console.send("echo MTU=$(cat /sys/class/net/eth0/mtu).\n")
+    console.wait("MTU=1400.", 30)
     ping(console, "-c 1 -W 5 10.9.0.3", True)
     console.send("ping -c 1 -W 5 10.9.0.1\n")  # the host gets to know it
     with suite.events() as events:
@@ -69,7 +73,7 @@ def test_two_guests(bridge):
     ping(console, "-c 1 -W 1 -I 10.9.0.66 10.9.0.3", False)
     # Allowed while it runs.
     suite.write_definition("a", suite.guest("drover.net=10.9.0.2/24",
-                                            nic=nic(2, "allow_ip_spoofing = yes;")))
+                                            nic=nic(2, "mtu = 1400; allow_ip_spoofing = yes;")))
     suite.log_wait("a", "network filter and limits changed")
     ping(console, "-c 1 -W 5 -I 10.9.0.66 10.9.0.3", True)
     # Another Ethernet address.
@@ -237,6 +241,15 @@ def test_several_nics(bridge):
     suite.use_fake_qemu()
     suite.start()
     ip("tuntap", "add", "dev", "byhand", "mode", "tap")
+    ip("link", "set", "byhand", "mtu", "1350", "address", "02:00:00:00:00:77")
+
+    def by_hand():
+        """All of a tap that is somebody else's, but for what says that it is open."""
+        shown = link("byhand")
+        return {key: shown[key] for key in ("ifindex", "mtu", "address", "qdisc", "group")}, \
+            shown.get("master"), shown["linkinfo"]["info_data"]["persist"]
+
+    before = by_hand()
     suite.write_definition("many", suite.guest(nic=[
         "net0 { bridge = br0; }", "net1 { bridge = user; }", "net2 { tap = byhand; }",
         'net3 { bridge = br0; allow_mac_spoofing = yes; allow_dhcp_spoofing = yes; '
@@ -245,8 +258,9 @@ def test_several_nics(bridge):
     assert len(taps_of(vm(suite, "many")["pid"])) == 3
     assert len(taps()) == 2
     assert len(tables()) == 1  # the last NIC may do everything
+    assert by_hand() == before
     suite.vmstatedctl("stop", "-F", "many")
-    assert sorted(links()) == ["br0", "byhand", "lo"]
+    assert sorted(links()) == ["br0", "byhand", "lo"] and by_hand() == before
     assert tables() == []
 
 
@@ -408,6 +422,36 @@ def test_routers_word_is_followed(bridge):
     soon(lambda: not may("2001:db8:1::6"))
     assert not a.reaches(b, IP6, router("fe80::2", ("2001:db8:4::", 600)))
     assert not may("2001:db8:4::1")
+    a.close()
+    b.close()
+
+
+def through(a, b, seconds=2):
+    """Bytes a second that come from one tap to the other when it sends all it can."""
+    packet = udp4("10.9.0.2", (1000, 1000), bytes(1300))
+    got, begun = 0, time.monotonic()
+    deadline = Deadline(seconds)
+    while not deadline.over():
+        a.send(b, IP4, packet)
+        while select.select([b.fd], [], [], 0)[0]:
+            frame = b.next_frame(deadline)
+            got += len(frame) if frame[12:14] == b"\x08\x00" else 0
+    return got / (time.monotonic() - begun)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("of_a,of_b", [("bandwidth_out = 4000;", ""), ("", "bandwidth_in = 4000;")])
+def test_rate_is_what_was_asked(bridge, of_a, of_b):
+    """4000 kbit/s are half a million bytes a second, once the burst is used up; without it many
+    times that."""
+    a, b = pair(bridge, of_a, of_b)
+    through(a, b, 3)
+    slow = through(a, b, 3)
+    assert 400_000 < slow < 550_000, slow
+    other = bridge.guest(nic=[f'net0 {{ bridge = br0; mac = "{MACS["a" if of_a else "b"]}"; }}'])
+    bridge.write_definition("a" if of_a else "b", other)
+    bridge.log_wait("a" if of_a else "b", "network filter and limits changed")
+    assert through(a, b) > 4 * slow
     a.close()
     b.close()
 
