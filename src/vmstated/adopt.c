@@ -25,8 +25,10 @@
 #include "vmstated/net.h"
 #include "vmstated/parts.h"
 
-#define LOCK_MS    20u
-#define LOCK_TRIES 100 /* a loaded host may leave a forked child without a core for a while */
+#define LOCK_MS         20u
+#define CONNECT_AT_ONCE 8   /* guests, ... */
+#define CONNECT_MS      2u  /* ... and then the next */
+#define LOCK_TRIES      100 /* a loaded host may leave a forked child without a core for a while */
 
 /* The definition as it was started: what runs may differ from the file by now. */
 static void load_started(struct guest *g)
@@ -59,14 +61,53 @@ static bool find_by_lock(struct guest *g)
 	return true;
 }
 
+/*
+ * A monitor that is connected to wants a core for its greeting; who asks us what runs needs none
+ * of them. Those of guests at rest can wait until we serve; consoles cannot, they have readers.
+ */
+static bool can_wait(const struct guest *g)
+{
+	return !g->sup->serving && g->launched && g->settled && g->state == SUP_RUNNING &&
+	       g->target == TARGET_NONE && !g->hooks;
+}
+
+void guest_connect(struct guest *g)
+{
+	struct err err = {0};
+
+	if (!g->apart)
+		return;
+	g->apart = false;
+	if (monitor_open(g, &err) < 0)
+		log_warn("vm=%s %s", g->uuid, err.msg);
+}
+
+/* Some at a time: whoever asks for something meanwhile, and reads the answer, gets a core. */
+static int connect_some(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct supervisor *sup = userdata;
+	unsigned n = 0;
+
+	for (struct guest *g = sup->guests; g; g = g->next) {
+		if (g->apart && n++ == CONNECT_AT_ONCE)
+			return timer_set(sup->event, &sup->connect_timer, CONNECT_MS, connect_some,
+					 sup);
+		guest_connect(g);
+	}
+	return 0;
+}
+
 static void take_up_running(struct guest *g, bool known)
 {
 	struct err err = {0};
 
 	if (!known)
 		guest_save(g);
-	if (monitor_open(g, &err) < 0 || console_open(g, false, &err) < 0)
+	if (console_open(g, false, &err) < 0)
 		log_warn("vm=%s %s", g->uuid, err.msg);
+	g->apart = true;
+	if (!can_wait(g))
+		guest_connect(g);
 	if (g->launched)
 		monitor_wait_ready(g);
 	else
@@ -188,6 +229,7 @@ void supervisor_adopt(struct supervisor *sup)
 	}
 	if (d)
 		(void)closedir(d);
+	(void)timer_set(sup->event, &sup->connect_timer, CONNECT_MS, connect_some, sup);
 	for (g = sup->guests; g; g = next) {
 		next = g->next;
 		guest_check_mark(g);

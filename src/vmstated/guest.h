@@ -54,6 +54,7 @@ struct guest {
 	uint64_t pid_start;
 	struct qmp *mon;
 	bool launched; /* QMP answered */
+	bool apart;    /* taken up, its monitor not connected to yet: adopt.c */
 	int recorder_fd;
 	off_t log_mark; /* where this start's part of the log begins */
 	char accel[8];
@@ -134,8 +135,8 @@ struct supervisor {
 	uint64_t started_ms;
 	char boot_id[40];
 	bool autostart, closing, serving, pulsing;
-	sd_event_source *catalog_source, *scan_timer, *upgrade_timer, *pulse_timer, *hold_timer,
-		*owed_timer;
+	sd_event_source *catalog_source, *connect_timer, *scan_timer, *upgrade_timer, *pulse_timer,
+		*hold_timer, *owed_timer;
 	uint64_t owed_delay_ms;    /* 0: nobody owes anything */
 	uid_t first_uid, last_uid; /* users for guests; 0: none */
 	char *cgroup;              /* folder of guests' groups; NULL: the host has none */

@@ -212,6 +212,7 @@ static void finish(struct supervisor *sup)
 	sync_free(sup);
 	net_audit_free(sup);
 	neigh_stop(sup);
+	sd_event_source_disable_unref(sup->connect_timer);
 	sd_event_source_disable_unref(sup->pulse_timer);
 	sd_event_source_disable_unref(sup->hold_timer);
 	sd_event_source_disable_unref(sup->owed_timer);

@@ -57,6 +57,7 @@ static void on_status(void *ctx, int r, const json_t *value, const struct err *e
 	(void)snprintf(g->run_state, sizeof(g->run_state), "%s", json_get_str(value, "status", ""));
 	if (!g->launched) {
 		g->launched = true;
+		timer_stop(g->launch_timer);
 		monitor_pulse(g->sup);
 		guest_launch_cleanup(g);
 		(void)guest_dispatch(g, EV_LAUNCHED, NULL);
@@ -262,9 +263,11 @@ void monitor_pulse(struct supervisor *sup)
 {
 	bool any = false;
 
+	if (sup->pulsing)
+		return;
 	for (const struct guest *g = sup->guests; g && !any; g = g->next)
 		any = g->launched;
-	if (!any || sup->pulsing)
+	if (!any)
 		return;
 	sup->pulsing = true;
 	(void)timer_set(sup->event, &sup->pulse_timer, PULSE_MS - HOLD_MS, on_pulse, sup);

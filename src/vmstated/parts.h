@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The parts of vmstated, a file each. Order of events of a start: lifecycle.c walks the state
- * table, hooks.c runs each state's hooks, disks.c and launch.c start QEMU, monitor.c talks to it,
- * stop.c ends it, settle.c decides what follows an end, state.c writes everything down before it
- * happens, adopt.c takes it up again after we were killed.
+ * The parts of vmstated, a file each. A start: lifecycle.c walks the state table, hooks.c runs each
+ * state's hooks, disks.c and launch.c start QEMU, monitor.c talks to it, stop.c ends it, settle.c
+ * decides what follows, state.c writes all down before it happens, adopt.c takes up after a kill.
  */
 #pragma once
 
@@ -107,6 +106,7 @@ void sync_free(struct supervisor *sup);
 
 /* --- adopt.c --- */
 void supervisor_adopt(struct supervisor *sup);
+void guest_connect(struct guest *g); /* its monitor, now: something is asked of it */
 
 /* --- facts.c --- */
 json_t *guest_facts(const struct guest *g);
@@ -128,7 +128,7 @@ off_t guestlog_size(const struct guest *g);
 /* --- accel.c --- */
 int accel_start(struct supervisor *sup, struct err *err);
 void accel_free(struct supervisor *sup);
-/* Call when the capabilities of QEMU and the accelerator are known; at once if they are. */
+/* Calls fn when QEMU's capabilities and the accelerator are known; at once if they are. */
 void accel_when_known(struct supervisor *sup, void (*fn)(void *ctx), void *ctx);
 void accel_forget(struct supervisor *sup, void *ctx);
 const char *accel_text(const struct supervisor *sup);

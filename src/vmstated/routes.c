@@ -222,6 +222,8 @@ int routes_take(struct http_request *req, void *ctx, struct guest **ret, json_t 
 		r = json_parse_object(len ? text : "{}", len ? len : 2, "body", ret_body, &err);
 	if (r < 0)
 		http_reply_err(req, r, &err);
+	else
+		guest_connect(*ret);
 	return r;
 }
 

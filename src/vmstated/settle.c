@@ -142,7 +142,7 @@ static void qemu_gone(struct guest *g)
 	g->qemu = NULL;
 	g->pid = 0;
 	g->pid_start = 0;
-	g->launched = false;
+	g->launched = g->apart = false;
 	g->ready = false;
 	g->run_state[0] = '\0';
 	g->qmp_silent_since = g->busy_until_ms = 0;

@@ -186,6 +186,7 @@ int guest_stop(struct guest *g, enum guest_target target, uint64_t grace_ms, boo
 	r = stop_refused(g, err);
 	if (r < 0)
 		return r;
+	guest_connect(g);
 	if (now)
 		grace_ms = 0;
 	g->target = g->target == TARGET_FAILED ? TARGET_FAILED : target;
