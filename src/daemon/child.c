@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
 #include "daemon/child_private.h"
@@ -35,7 +37,8 @@ struct pidfd_info_v0 {
 
 #define GET_INFO     _IOWR(0xFF, 11, struct pidfd_info_v0)
 #define INFO_EXIT    (1u << 3)
-#define LATE_REAP_MS 5000 /* how long a zombie of another parent may hide its status */
+#define EXEC_MS      5000u /* from fork to the program */
+#define LATE_REAP_MS 5000  /* how long a zombie of another parent may hide its status */
 
 /* Fields of /proc/PID/stat, counted from 1. */
 #define STAT_STATE     3
@@ -281,6 +284,29 @@ static void kill_and_reap(pid_t pid)
 		;
 }
 
+/*
+ * What the child reports before its program takes its place; 0 bytes when that went well. Between
+ * fork and execve it opens and asks nothing that waits but on file systems: a dead one of those
+ * must not stop us with it.
+ */
+static ssize_t read_report(int fd, struct child_failure *ret)
+{
+	struct pollfd report = {.fd = fd, .events = POLLIN};
+	uint64_t end = clock_ms() + EXEC_MS, now;
+	int ready = 0;
+
+	while (ready == 0 && (now = clock_ms()) < end) {
+		ready = poll(&report, 1, (int)(end - now));
+		if (ready < 0 && errno == EINTR)
+			ready = 0;
+	}
+	if (ready <= 0) {
+		errno = ETIMEDOUT;
+		return -1;
+	}
+	return read(fd, ret, sizeof(*ret));
+}
+
 /* Fork; 0 once the program runs, an error when it does not. */
 static int spawn(const struct child_spec *spec, pid_t *ret_pid, struct err *err)
 {
@@ -299,9 +325,13 @@ static int spawn(const struct child_spec *spec, pid_t *ret_pid, struct err *err)
 	(void)close(ends[1]);
 	if (pid < 0)
 		return err_sys(err, errno, "cannot fork for '%s'", spec->argv[0]);
-	do {
-		n = read(report, &f, sizeof(f));
-	} while (n < 0 && errno == EINTR);
+	n = read_report(report, &f);
+	if (n < 0 && errno == ETIMEDOUT) {
+		(void)kill(pid, SIGKILL); /* a file system may keep it: it is not waited for, ... */
+		(void)kill(-pid, SIGKILL); /* ... nor is one that it forked as the program */
+		return err_set(err, ETIMEDOUT, "'%s' did not start within %u s", spec->argv[0],
+			       EXEC_MS / 1000);
+	}
 	if (n != 0) {
 		kill_and_reap(pid);
 		if (n != sizeof(f))

@@ -55,8 +55,10 @@ typedef void (*child_done)(void *ctx, const struct child_exit *how);
 /*
  * Start it: signals unblocked and default, nice 0 if ours is less, other descriptors closed on
  * exec. Failing to execute is reported here (-ENOENT, -EACCES with the program's name), not as an
- * exit. done runs once from the loop; the child is freed after it returned. It is reaped only then,
- * so its pid and group stay ours inside done.
+ * exit: as with vfork, the caller waits until the program has taken the child's place. That is a
+ * matter of a few milliseconds, and of at most 5 s (-ETIMEDOUT) when a file system is dead. done
+ * runs once from the loop; the child is freed after it returned. It is reaped only then, so its pid
+ * and group stay ours inside done.
  */
 int child_start(sd_event *event, const struct child_spec *spec, child_done done, void *ctx,
 		struct child **ret, struct err *err);

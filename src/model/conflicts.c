@@ -3,6 +3,7 @@
  * What two VMs of one host may not share: name, uuid, MAC, fixed VNC port, an address in one
  * network. Source: vmadm(8), create; design, section 4.
  */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,45 @@ void vm_conflicts(const struct vm *vm, const struct vm *other, struct problems *
 
 		problems_add(p, PROBLEM_BAD_VALUE, "vnc_port", "vnc_port",
 			     CONFLICT ": vnc_port %d is taken by %s", vm->vnc_port, text);
+	}
+}
+
+static void claim(void (*add)(void *ctx, const char *claim), void *ctx, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void claim(void (*add)(void *ctx, const char *claim), void *ctx, const char *fmt, ...)
+{
+	char *text = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0)
+		abort();
+	va_end(ap);
+	add(ctx, text);
+	free(text);
+}
+
+void vm_claims(const struct vm *vm, void (*add)(void *ctx, const char *claim), void *ctx)
+{
+	if (vm->uuid)
+		claim(add, ctx, "uuid %s", vm->uuid);
+	if (vm->name)
+		claim(add, ctx, "name %s", vm->name);
+	if (vm->vnc_port > 0)
+		claim(add, ctx, "port %d", (int)vm->vnc_port);
+	for (size_t i = 0; i < vm->nnics; i++) {
+		const struct nic *n = vm->nics[i];
+
+		if (n->mac)
+			claim(add, ctx, "mac %s", n->mac);
+		for (size_t a = 0; a < n->ips.count && !str_eq(n->nic_tag, "user"); a++) {
+			const char *ip = n->ips.items[a];
+
+			if (!str_eq(ip, "dhcp") && !str_eq(ip, "addrconf"))
+				claim(add, ctx, "ip %.*s of %s %u", (int)strcspn(ip, "/"), ip,
+				      n->nic_tag ? n->nic_tag : "", (unsigned)n->vlan_id);
+		}
 	}
 }
 

@@ -56,6 +56,11 @@ void vm_validate(const struct vm *vm, struct problems *p);
 /* Rules between two VMs, which are not the same one: same name, uuid, MAC, fixed vnc_port, IP in
  * one tag and vlan. */
 void vm_conflicts(const struct vm *vm, const struct vm *other, struct problems *p);
+/*
+ * Tell add every claim of vm on what only one VM may have. vm_conflicts finds something in no pair
+ * without a claim in common, so among many VMs only those pairs are worth its while.
+ */
+void vm_claims(const struct vm *vm, void (*add)(void *ctx, const char *claim), void *ctx);
 
 /*
  * Give NICs of vm that got their MAC from us, and share it with a NIC of other, another one, which

@@ -18,6 +18,7 @@ struct paths;
 struct problems;
 struct vm;
 
+#define CATALOG_IGNORED "vmstated" /* the original's section about the daemon itself */
 #define CATALOG_VMS_MAX 20000u
 
 enum catalog_change {

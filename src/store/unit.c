@@ -26,9 +26,8 @@
 #include "store/repair.h"
 #include "ucl/ucl.h"
 
-#define TEXT_MAX     8192       /* bytes of one problem's text we keep */
-#define READ_PASSES  3          /* again while new files turn up */
-#define IGNORED_NAME "vmstated" /* the original's section about the daemon itself */
+#define TEXT_MAX    8192 /* bytes of one problem's text we keep */
+#define READ_PASSES 3    /* again while new files turn up */
 
 struct unit *unit_new(struct catalog *c, const char *name)
 {
@@ -358,7 +357,7 @@ static void parse_definition(struct catalog *c, struct unit *u, struct reading *
 		r->error = xasprintf("%s:1:1: is %s (want sections, one for each VM)", config,
 				     ucl_type_name(root->type));
 	for (size_t i = 0; !r->error && i < root->count; i++) {
-		if (!str_eq(root->keys[i], IGNORED_NAME))
+		if (!str_eq(root->keys[i], CATALOG_IGNORED))
 			read_section(c, u, r, root->keys[i], root->items[i]);
 	}
 	ucl_free(doc);

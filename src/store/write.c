@@ -23,6 +23,7 @@
 #include "base/uuid.h"
 #include "model/model.h"
 #include "model/vm.h"
+#include "store/catalog.h"
 #include "store/change.h"
 #include "ucl/edit.h"
 #include "ucl/ucl.h"
@@ -167,7 +168,7 @@ static int refuse_others(const struct vm *vm, const struct ucl_value *root, stru
 	AUTO_STRBUF struct strbuf others = {0};
 
 	for (size_t i = 0; i < root->count; i++) {
-		if (root->items[i]->key.line == vm->line || str_eq(root->keys[i], "vmstated"))
+		if (root->items[i]->key.line == vm->line || str_eq(root->keys[i], CATALOG_IGNORED))
 			continue;
 		strbuf_printf(&others, "%s%s", others.len ? ", " : "", root->keys[i]);
 	}

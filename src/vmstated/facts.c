@@ -5,6 +5,7 @@
 
 #include "api/names.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
@@ -170,6 +171,15 @@ static void add_problem(json_t *list, const char *file, const char *name, const 
 	(void)json_array_append_new(list, one);
 }
 
+/* No error of the definition, which may come first; a start would be refused. */
+static void add_missing(json_t *list, const struct vm *vm)
+{
+	AUTO_FREE char *text = xasprintf("%s:%d: configfile: '%s' does not exist", vm->file,
+					 vm->line, vm->configfile);
+
+	add_problem(list, vm->file, vm->name, text);
+}
+
 json_t *definition_problems(const struct supervisor *sup, bool of_known)
 {
 	const struct catalog_problem *list;
@@ -183,6 +193,8 @@ json_t *definition_problems(const struct supervisor *sup, bool of_known)
 
 		if (e->error)
 			add_problem(j, e->vm->file, e->vm->name, e->error);
+		else if (e->vm->configfile && !file_exists(e->vm->configfile))
+			add_missing(j, e->vm);
 	}
 	return j;
 }

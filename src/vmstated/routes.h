@@ -27,7 +27,8 @@ void route_plug_nic(struct http_request *req, void *ctx);
 void route_unplug_nic(struct http_request *req, void *ctx);
 
 /* --- facts.c --- */
-/* of_known: also of VMs that go on as their file was before, whose facts say "broken". */
+/* of_known: also of VMs that go on as their file was before, whose facts say "broken", and
+ * configfiles that are not there. */
 json_t *definition_problems(const struct supervisor *sup, bool of_known);
 
 /* --- host.c --- */

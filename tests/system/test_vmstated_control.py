@@ -49,6 +49,30 @@ def test_check_prints_all_problems_and_starts_nothing(cold):
     assert cold.guests() == []
 
 
+def test_check_of_many_tells_conflicts_and_what_is_ignored(cold):
+    for name, vnc, mac in (("a", 5901, 1), ("b", 5902, 2), ("c", 5901, 3), ("d", 5903, 2),
+                           ("e", 5901, 5)):
+        cold.write_definition(name, f"""{name} {{ vnc_port = {vnc};
+            nic net0 {{ bridge = user; mac = "52:54:00:00:00:0{mac}"; }} }}""")
+    cold.write_definition("VMSTATED", "\nVMSTATED { tap_min = 10; }")
+    done = check(cold)
+    assert done.returncode == 1 and "5 virtual machines, 3 problems" in done.stderr, done
+    for text in ("is ignored", "VMSTATED/config:2:1: warning: section vmstated"):
+        assert text in done.stdout, done.stdout
+    for text in (": vnc_port 5901 is taken by", ": 52:54:00:00:00:02 is taken by"):
+        assert text in done.stdout, done.stdout
+
+
+def test_reload_tells_of_a_missing_configfile(suite):
+    conf = suite.etc / "one/bhyve.conf"
+    suite.write_definition("one", "one { configfile = bhyve.conf; }")
+    problems = suite.http("vmstated", "POST", "/reload").json()["problems"]
+    assert [one["text"] for one in problems] == [
+        f"{suite.etc}/one/config:1: configfile: '{conf}' does not exist"]
+    conf.write_text("name=one\n")
+    assert suite.http("vmstated", "POST", "/reload").json()["problems"] == []
+
+
 def test_log_of_this_and_the_previous_start(suite, guest_images):
     suite.write_definition("web0", suite.guest(), hooks={"start_network": 'echo "boot is $VM_UUID"'})
     with suite.events() as events:

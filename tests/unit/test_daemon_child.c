@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -107,6 +108,25 @@ static void failing_to_execute(void **state)
 	spec.cwd = "/nonexistent";
 	assert_int_equal(child_start(event, &spec, on_done, NULL, NULL, &err), -ENOENT);
 	assert_non_null(strstr(err.msg, "cannot change to directory '/nonexistent'"));
+}
+
+/* As on a file system that is dead: what the child opens never opens. */
+static void stuck_before_it_executes(void **state)
+{
+	char dir[] = "/tmp/drover-child-XXXXXX", path[40];
+	struct child_spec spec = spec_of(SH("true"));
+	struct err err = {0};
+
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(path, sizeof(path), "%s/fifo", dir);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	spec.cgroup_procs = path;
+	assert_int_equal(child_start(event, &spec, on_done, NULL, NULL, &err), -ETIMEDOUT);
+	assert_string_equal(err.msg, "'sh' did not start within 5 s");
+	assert_true(waitpid(-1, NULL, 0) > 0); /* killed */
+	assert_int_equal(waitpid(-1, NULL, 0), -1);
+	(void)unlink(path);
+	(void)rmdir(dir);
 }
 
 static void run_collects(void **state)
@@ -467,6 +487,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(statuses),
 		CASE(failing_to_execute),
+		CASE(stuck_before_it_executes),
 		CASE(run_collects),
 		CASE(run_is_bounded),
 		CASE(leftovers_do_not_hold_the_end),
