@@ -26,7 +26,7 @@
 #define SILENT_MS    20000u /* of a wire that carries nothing: it is cut */
 #define BUFFER_MAX   65536u
 #define PEER         "the peer"
-#define PART_MS      1000
+#define PART_MS      5000
 #define PART_READS   16
 
 struct tls {
@@ -382,6 +382,7 @@ void tls_relay(struct tls *t, int fd)
 	struct buffer *in = xcalloc(1, sizeof(*in)), *out = xcalloc(1, sizeof(*out));
 	bool good = true;
 
+	gnutls_record_set_timeout(t->session, 0); /* poll waits, for both */
 	(void)fcntl(t->fd, F_SETFL, O_NONBLOCK);
 	(void)fcntl(fd, F_SETFL, O_NONBLOCK);
 	while (good && !(in->told && out->told)) {

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -193,13 +194,27 @@ static void send_call(struct peer *p)
 	p->call = call_start(p->d->event, &request, on_reply, p);
 }
 
+/* What is there; false at its end. */
+static bool take_text(struct peer *p)
+{
+	char part[512];
+	ssize_t n = read(p->out, part, sizeof(part) - 1);
+
+	if (n > 0 && p->text.len < TEXT_MAX)
+		strbuf_add(&p->text, part, (size_t)n);
+	return n > 0;
+}
+
 static void on_tunnel_ended(void *ctx, const struct child_exit *how)
 {
 	struct peer *p = ctx;
 	struct err err = {0};
+	struct pollfd more = {.fd = p->out, .events = POLLIN};
 	bool was = p->reached;
 
 	p->tunnel = NULL;
+	while (poll(&more, 1, 0) > 0 && take_text(p)) /* its end may be told before its words */
+		;
 	while (p->text.len > 0 && strchr("\r\n", p->text.data[p->text.len - 1]))
 		p->text.data[--p->text.len] = '\0';
 	err_set(&err, ECONNREFUSED, "%s cannot be reached: %s%.300s", p->to,
@@ -213,15 +228,11 @@ static void on_tunnel_ended(void *ctx, const struct child_exit *how)
 static int on_tunnel_says(sd_event_source *source, int fd, uint32_t events, void *ctx)
 {
 	struct peer *p = ctx;
-	char part[512];
-	ssize_t n = read(fd, part, sizeof(part) - 1);
 
-	if (n <= 0) {
+	if (!take_text(p)) {
 		p->source = sd_event_source_disable_unref(p->source);
 		return 0;
 	}
-	if (p->text.len < TEXT_MAX)
-		strbuf_add(&p->text, part, (size_t)n);
 	if (!p->reached && strstr(p->text.data, PEER_READY)) {
 		p->reached = true;
 		if (p->done)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Live migration over TLS: both sides show a certificate of one CA, or nothing happens."""
 
+import os
 import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import threading
 
 import drover
 import pytest
@@ -79,6 +81,8 @@ def test_there(suite, other, authority, tmp_path):
     authority.issue(other)
     port = listening(other)
     uuid = machine(suite)
+    disk = next(suite.data_dir(uuid).glob("*.qcow2"))
+    subprocess.run(["qemu-io", "-c", "write -P 0xab 0 16M", disk], check=True, capture_output=True)
     suite.vmadm("start", uuid)
 
     def refused(*words):
@@ -105,6 +109,11 @@ def test_there(suite, other, authority, tmp_path):
     suite.vmadm("migrate", uuid, f"tls://127.0.0.1:{port}")
     gone(suite, uuid)
     assert other.vm(uuid)["run_state"] == "running"
+    other.vmadm("stop", "-F", uuid)
+    disk = next(other.data_dir(uuid).glob("*.qcow2"))
+    said = subprocess.run(["qemu-io", "-r", "-c", "read -P 0xab 0 16M", disk], check=True,
+                          capture_output=True, text=True).stdout
+    assert "verification failed" not in said
     settled(suite, other, uuid)
 
 
@@ -156,6 +165,34 @@ def test_what_a_stranger_gets(suite, authority):
         said = asked(stream, b"DROVER-PEER-1 http\n" + one + b"GET /ping HTTP/1.1\r\n" + head +
                      b"\r\n")
         assert said.count(b"HTTP/1.1") == 1
+
+
+def test_more_than_buffers_hold(suite, authority):
+    """Whole, either way, however slowly the other side reads."""
+    authority.issue(suite)
+    port = listening(suite)
+    uuid = "6c3b2f10-0d55-4c1c-8a9e-000000000001"
+    suite.run_dir(uuid).mkdir(parents=True)
+    data = os.urandom(1 << 20) * 24
+    with socket.socket(socket.AF_UNIX) as listener:
+        folder = os.open(suite.run_dir(uuid), os.O_PATH)
+        listener.bind(f"/proc/self/fd/{folder}/vm.nbd")
+        os.close(folder)
+        listener.listen()
+        with dial(suite, port) as stream:
+            stream.sendall(f"DROVER-PEER-1 nbd {uuid}\n".encode())
+            near = listener.accept()[0]
+            assert stream.recv(3) == b"ok\n"
+            for sender, reader in ((near, stream), (stream, near)):
+                thread = threading.Thread(target=sender.sendall, args=(data,), daemon=True)
+                thread.start()
+                got = bytearray()
+                while len(got) < len(data) and (part := reader.recv(16384)):
+                    got += part
+                assert got == data
+                thread.join()
+            near.close()
+            assert stream.recv(1) == b""
 
 
 def test_what_is_not_there(suite, tmp_path):
