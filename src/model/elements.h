@@ -97,6 +97,7 @@ struct disk {
 	char *serial;
 	enum disk_error werror, rerror;
 	uint64_t bps, bps_rd, bps_wr, iops, iops_rd, iops_wr; /* limits, 0: none */
+	bool shares_limits; /* no property: they are the VM's, of all such disks together */
 	enum disk_compression compression;
 	uint64_t refreservation_mib;
 	bool nocreate; /* payload only, not stored */

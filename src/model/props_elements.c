@@ -24,7 +24,6 @@
 
 #define SIZE_MAX_MIB  (1ll << 34) /* 16 PiB */
 #define BANDWIDTH_MAX 100000000   /* 100 Gbit/s, in kbit/s */
-#define LIMIT_MAX     1000000000000ll
 
 /* clang-format off */
 static const struct prop disk_rows[] = {

@@ -14,6 +14,7 @@
 #define BOOL(key, field)              ROW_BOOL(struct vm, key, field)
 #define U32(key, field)               ROW_U32(struct vm, key, field)
 #define I32(key, field)               ROW_I32(struct vm, key, field)
+#define U64(key, field)               ROW_U64(struct vm, key, field)
 #define MS(key, field)                ROW_MS(struct vm, key, field)
 #define LIST(key, field)              ROW_LIST(struct vm, key, field)
 #define MAP(key, field)               ROW_MAP(struct vm, key, field)
@@ -273,6 +274,13 @@ static const struct prop rows[] = {
 	{ STR("cpu_affinity", cpu_affinity), .max = 256, .set = CU_RESTART, .show = SHOW_SET,
 	  .check = check_cpus, .source = "design, section 6",
 	  .doc = "CPUs of the host the VM runs on, as in 0-1,4; any when not set." },
+	{ U64("io_bps", io_bps), .max = LIMIT_MAX, .set = CU_LIVE, .show = SHOW_SET,
+	  .source = "qemu-qmp-ref(7), block_set_io_throttle",
+	  .doc = "Bytes a second of all disks together, but for those with limits of their own; 0 is no "
+		 "limit." },
+	{ U64("io_iops", io_iops), .max = LIMIT_MAX, .set = CU_LIVE, .show = SHOW_SET,
+	  .source = "qemu-qmp-ref(7), block_set_io_throttle",
+	  .doc = "Operations a second of the same." },
 	{ U32("hugepages", hugepages_mib), .unit = "MiB", .max = 1024, .set = CU_RESTART,
 	  .show = SHOW_SET, .check = check_hugepages, .rule = rule_hugepages,
 	  .source = "design, section 6",

@@ -31,6 +31,7 @@
 	.name = (key), .type = PROP_ENUM, .at = ROW_AT(S, field, enum T), .names = (table),        \
 	.nnames = (n)
 
+#define LIMIT_MAX     1000000000000ll /* bytes or operations a second */
 #define CREATE_UPDATE (ON_CREATE | ON_UPDATE)
 #define CU_LIVE       (ON_CREATE | ON_UPDATE | LIVE)
 #define CU_RESTART    (ON_CREATE | ON_UPDATE | NEEDS_RESTART)

@@ -53,6 +53,7 @@ struct vm {
 	uint32_t cpu_shares;
 	uint32_t zfs_io_priority;
 	uint32_t max_physical_memory_mib, max_locked_memory_mib, max_swap_mib;
+	uint64_t io_bps, io_iops; /* of all disks together, 0: none */
 	uint32_t max_lwps;
 	uint32_t quota_gib;     /* 0: none */
 	char *cpu_affinity;     /* "0-1,4"; NULL: any CPU */

@@ -57,8 +57,9 @@ const char *plug_path(const struct disk *d)
 
 bool plug_limits_differ(const struct disk *a, const struct disk *b)
 {
-	return a->bps != b->bps || a->bps_rd != b->bps_rd || a->bps_wr != b->bps_wr ||
-	       a->iops != b->iops || a->iops_rd != b->iops_rd || a->iops_wr != b->iops_wr;
+	return a->shares_limits != b->shares_limits || a->bps != b->bps || a->bps_rd != b->bps_rd ||
+	       a->bps_wr != b->bps_wr || a->iops != b->iops || a->iops_rd != b->iops_rd ||
+	       a->iops_wr != b->iops_wr;
 }
 
 bool plug_disk_differs(const struct disk *a, const struct disk *b)
@@ -69,7 +70,8 @@ bool plug_disk_differs(const struct disk *a, const struct disk *b)
 
 bool plug_wanted(const struct vm *old, const struct vm *new)
 {
-	bool differs = old->balloon_mib != new->balloon_mib;
+	bool differs = old->balloon_mib != new->balloon_mib || old->io_bps != new->io_bps ||
+		       old->io_iops != new->io_iops;
 
 	for (size_t i = 0; i < new->ndisks && !differs; i++) {
 		const struct disk *before = plug_disk_in(old, new->disks[i]);
@@ -353,12 +355,30 @@ static struct plug *ask(struct guest *g, const struct plug *like)
 	return p;
 }
 
+/* Disks without limits of their own have those of the VM, as a group. */
+static void share_limits(struct vm *vm)
+{
+	const struct disk none = {0};
+
+	for (size_t i = 0; i < vm->ndisks && (vm->io_bps || vm->io_iops); i++) {
+		struct disk *d = vm->disks[i];
+
+		if (d->media != MEDIA_DISK || plug_limits_differ(d, &none))
+			continue;
+		d->shares_limits = true;
+		d->bps = vm->io_bps;
+		d->iops = vm->io_iops;
+	}
+}
+
 struct plug *plug_plan(struct guest *g, const struct vm *old, const struct vm *new, bool force,
 		       trans_done done, void *ctx)
 {
 	const struct plug like = {
 		.old = vm_copy(old), .new = vm_copy(new), .force = force, .done = done, .ctx = ctx};
 
+	share_limits(like.old);
+	share_limits(like.new);
 	return ask(g, &like);
 }
 
@@ -457,6 +477,7 @@ void plug_settle(struct guest *g)
 		return;
 	bare = vm_copy(e->vm);
 	bare->balloon_mib = 0;
+	bare->io_bps = bare->io_iops = 0;
 	for (size_t i = 0; i < bare->ndisks; i++) {
 		struct disk *d = bare->disks[i];
 

@@ -15,6 +15,8 @@
 #include "vmadmd/guest.h"
 #include "vmadmd/plug_private.h"
 
+#define SHARED_GROUP "drover" /* QEMU's throttle group of disks under the VM's limits */
+
 static char *disk_words(const char *id, const struct disk *d)
 {
 	return xasprintf("disk '%s' (%s, '%s')", d->name ? d->name : "", id, plug_path(d));
@@ -96,7 +98,8 @@ static void limits(struct plug *p, const char *qdev, const struct disk *before,
 		return;
 	for (size_t i = 0; i < 2; i++)
 		args[i] = json_pack(
-			"{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "id", qdev, "bps",
+			"{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "id", qdev, "group",
+			both[i]->shares_limits ? SHARED_GROUP : qdev, "bps",
 			(json_int_t)both[i]->bps, "bps_rd", (json_int_t)both[i]->bps_rd, "bps_wr",
 			(json_int_t)both[i]->bps_wr, "iops", (json_int_t)both[i]->iops, "iops_rd",
 			(json_int_t)both[i]->iops_rd, "iops_wr", (json_int_t)both[i]->iops_wr);

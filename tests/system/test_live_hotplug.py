@@ -187,8 +187,15 @@ def test_limits_and_cable(guest):
     suite.vmadm("update", "web0", stdin={
         "update_nics": [{"mac": "52:54:00:00:00:01", "link_down": False}]})
     shell.until("[ $(cat /sys/class/net/eth0/carrier) = 1 ]")
+    # The VM's own limits: of the disks that have none, together.
+    suite.vmadm("update", "web0", stdin={"io_bps": 5000000})
+    assert block(suite)["disk0"]["inserted"]["bps"] == 1000000
     suite.vmadm("update", "web0", stdin={"update_disks": [{"path": path, "bps": 0, "iops_wr": 0}],
                                          "balloon": 0})
+    row = block(suite)["disk0"]["inserted"]
+    assert (row["bps"], row["iops_wr"], row["group"]) == (5000000, 0, "drover")
+    suite.vmadm("update", "web0", stdin={"io_bps": 0})
+    assert block(suite)["disk0"]["inserted"]["bps"] == 0
     assert not suite.vm(suite.uuid("web0")).get("pending")
 
 
