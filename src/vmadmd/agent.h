@@ -50,5 +50,11 @@ int agent_freeze(struct guest *g, uint64_t limit_ms, monitor_done done, void *ct
 int agent_thaw(struct guest *g, monitor_done done, void *ctx, struct err *err);
 bool agent_frozen(const struct guest *g);
 
+/* --- agent_exec.c --- */
+struct job;
+struct vmadmd;
+/* At our start: is it the job of a program in a guest, of which its agent still knows? */
+bool agent_exec_again(struct vmadmd *d, const char *uuid, struct job *j);
+
 /* --- agent_routes.c --- */
 void handle_agent(struct http_request *req, void *ctx);

@@ -28,6 +28,9 @@ struct agent_call {
 /* Answer and free it; value is taken. */
 void agent_call_end(struct agent_call *call, int r, json_t *value, const struct err *err);
 
+/* From run: answered by 202 with the job that goes on for it, and not to be used again. */
+void agent_call_accepted(struct agent_call *call, const char *job);
+
 /* --- agent_exec.c: {command: [words], input, timeout}: a program in the guest, to its end --- */
 int agent_exec(struct agent_call *call, struct guest *g, struct err *err);
 int agent_exec_status(struct agent_call *call, struct guest *g, struct err *err);

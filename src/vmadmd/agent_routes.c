@@ -48,6 +48,14 @@ void agent_call_end(struct agent_call *call, int r, json_t *value, const struct 
 	call_free(call);
 }
 
+void agent_call_accepted(struct agent_call *call, const char *job)
+{
+	AUTO_JSON json_t *out = json_pack("{s:s, s:s}", "job", job, "uuid", call->uuid);
+
+	http_reply_json(call->req, 202, out);
+	call->req = NULL;
+}
+
 /* --- verbs that are one command --- */
 
 /* The agent's answer under the verb's name for it. */
@@ -142,13 +150,17 @@ void handle_agent(struct http_request *req, void *ctx)
 	if (r == 0 && !guest_runs(g))
 		r = err_set(&err, EBUSY, "VM %s does not run: nobody is there to be asked",
 			    call->uuid);
-	if (r == 0)
+	if (r == 0) {
+		log_info("vm=%s agent %s uid=%u", target.uuid, call->verb->name, target.uid);
 		r = call->verb->run(call, g, &err);
+	}
 	if (r < 0) {
 		http_reply_err(req, r, &err);
 		call_free(call);
 		return;
 	}
-	log_info("vm=%s agent %s uid=%u", target.uuid, http_param(req, "verb"), target.uid);
-	http_on_gone(req, on_gone, call);
+	if (call->req)
+		http_on_gone(req, on_gone, call);
+	else
+		call_free(call); /* a job goes on for it */
 }

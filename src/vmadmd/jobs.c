@@ -25,6 +25,7 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "store/write.h"
+#include "vmadmd/agent.h"
 #include "vmadmd/live.h"
 #include "vmadmd/vmadmd.h"
 
@@ -214,6 +215,17 @@ void job_progress(struct job *j, unsigned percent, const char *what)
 	publish(j);
 }
 
+void job_note(struct job *j, const char *member, json_int_t value)
+{
+	json_put_int(j->facts, member, value);
+	save(j);
+}
+
+json_int_t job_noted(const struct job *j, const char *member)
+{
+	return json_get_int(j->facts, member, -1);
+}
+
 void job_result(struct job *j, const json_t *result)
 {
 	json_object_set_new(j->facts, "result", json_deep_copy(result));
@@ -356,7 +368,8 @@ void jobs_load(struct vmadmd *d)
 		next = j->next;
 		/* A live operation's is ended by whoever repairs it. */
 		if (j->state == JOB_RUNNING &&
-		    !live_repairs(d, json_get_str(j->facts, "uuid", ""), j->id))
+		    !live_repairs(d, json_get_str(j->facts, "uuid", ""), j->id) &&
+		    !agent_exec_again(d, json_get_str(j->facts, "uuid", ""), j))
 			judge(j);
 	}
 }

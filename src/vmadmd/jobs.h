@@ -43,6 +43,9 @@ void job_result(struct job *j, const json_t *result);
 struct job *job_adopt(struct vmadmd *d, const char *id,
 		      int (*cancel)(void *ctx, int r, const struct err *why, struct err *err),
 		      void *ctx);
+/* A number of the work's own, kept over our sudden end; -1: none was noted. */
+void job_note(struct job *j, const char *member, json_int_t value);
+json_int_t job_noted(const struct job *j, const char *member);
 /* It ended; j is the list's alone from here. */
 void job_end(struct job *j, int r, const struct err *err);
 

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "qemu/argv.h"
+#include "qemu/image.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/plug_private.h"
 
@@ -47,6 +48,37 @@ static unsigned scsi_before(const struct vm *vm, size_t i)
 	return n;
 }
 
+/* Is it the one that some disk of the definition names? */
+static bool is_named(const struct plug *p, const json_t *row)
+{
+	const char *file = json_get_str(json_object_get(row, "inserted"), "file", "");
+
+	for (size_t i = 0; i < p->old->ndisks; i++) {
+		if (str_eq(plug_path(p->old->disks[i]), file))
+			return true;
+	}
+	return false;
+}
+
+/* QEMU has words of its own for what is behind a network: it is the one that nobody else is. With
+ * several of them nobody can tell. */
+static const json_t *find_remote(const struct plug *p, const struct disk *d)
+{
+	const json_t *row, *found = NULL;
+	size_t i;
+
+	if (!d->path || !image_protocol(d->path))
+		return NULL;
+	json_array_foreach (p->machine.block, i, row) {
+		if (!json_object_get(row, "inserted") || is_named(p, row))
+			continue;
+		if (found)
+			return NULL;
+		found = row;
+	}
+	return found;
+}
+
 static const json_t *find_disk(struct plug *p, const struct disk *d, struct err *err)
 {
 	char id[QEMU_ID_MAX];
@@ -54,6 +86,7 @@ static const json_t *find_disk(struct plug *p, const struct disk *d, struct err 
 
 	(void)qemu_disk_id(index_of_disk(p->old, d), id, sizeof(id));
 	row = machine_disk(&p->machine, d->path, id);
+	row = row ? row : find_remote(p, d);
 	if (!row)
 		err_set(err, ENOENT, "the running machine has no disk '%s' ('%s')", d->name,
 			plug_path(d));

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest agent: qemu-ga in a real guest, and one played by the test that lies."""
 
+import base64
+import http.client
 import json
 import re
 import socket
@@ -10,6 +12,7 @@ import pytest
 
 import drover
 from conftest import lifetime
+from test_vmadmd_jobs import ended
 
 
 def ask(suite, verb, body=None, status=200, vm="web0"):
@@ -88,6 +91,13 @@ def test_refused(real, verb, body, says):
     assert says in ask(real[0], verb, body, 404 if verb == "dance" else 400)["error"]["message"]
 
 
+def found_frozen(suite):
+    """This vmadmd has found the guest frozen: its thaw is the next thing the agent hears."""
+    daemon = suite.daemons["vmadmd"]
+    drover.wait_file(daemon.log, lambda data: b"found frozen" in data[daemon.log_start:], 30,
+                     "found frozen")
+
+
 def test_freeze_is_bounded(real):
     """It thaws at the limit, and at the hands of the next vmadmd when this one is killed."""
     suite, events, _ = real
@@ -100,9 +110,8 @@ def test_freeze_is_bounded(real):
     events.wait_vm("web0", lambda vm: vm["agent"].get("frozen"), 10, "frozen again")
     suite.kill9("vmadmd")
     suite.start("vmadmd")
-    events.wait_vm("web0", lambda vm: up(vm) and not vm["agent"].get("frozen"), 30, "taken up")
+    found_frozen(suite)
     assert run(suite, "/bin/busybox", "touch", "/mnt/thawed").stderr == ""
-    assert "found frozen" in "".join(suite.outputs().values())
 
 
 def test_snapshot_of_disks_is_frozen(real):
@@ -121,6 +130,97 @@ def test_snapshot_of_disks_is_frozen(real):
     said = subprocess.run(["dumpe2fs", "-h", out], check=True, capture_output=True, text=True)
     assert "needs_recovery" not in said.stdout
     suite.vmadm("delete-snapshot", "web0", "calm")
+
+
+def killed(suite, place, method, target, body):
+    """vmadmd dies at that place of the request, and is started again."""
+    suite.env["DROVER_TEST_KILL_AT"] = place
+    suite.restart("vmadmd")
+    answers(suite)
+    with pytest.raises((http.client.HTTPException, ConnectionError)):
+        suite.http("vmadmd", method, target, body)
+    suite.daemons["vmadmd"].expected_end = True
+    suite.daemons["vmadmd"].wait_end()
+    suite._retire("vmadmd")
+    del suite.env["DROVER_TEST_KILL_AT"]
+    suite.start("vmadmd")
+
+
+def answers(suite):
+    """The agent is spoken to again."""
+    deadline = drover.Deadline(30)
+    while suite.http("vmadmd", "POST", "/vm/web0/agent/ping").status != 200:
+        assert not deadline.over()
+
+
+def test_killed_in_a_frozen_snapshot(real):
+    """vmadmd ends while the guest stands still for it: the next one lets it go."""
+    suite, events, _ = real
+    uuid = suite.uuid("web0")
+    mount(suite)
+    killed(suite, "taken", "POST", f"/vm/{uuid}/snapshots", {"name": "cut", "memory": False})
+    found_frozen(suite)
+    assert run(suite, "/bin/busybox", "touch", "/mnt/after").stderr == ""
+    job = ended(suite, suite.http("vmadmd", "GET", "/jobs").json()["jobs"][0]["id"])
+    assert job["state"] == "failed" and job["kind"] == "create-snapshot"
+    assert suite.http("vmadmd", "GET", "/vm/web0/snapshots").json()["snapshots"] == []
+
+
+def test_backup_is_frozen(real):
+    """The stream's file system needs no recovery, and the guest goes on."""
+    suite, events, _ = real
+    mount(suite)
+    run(suite, "/bin/busybox", "sh", "-c", "echo saved > /mnt/saved")
+    start = len(suite.daemons["vmadmd"].output())
+    suite.vmadm("backup", "web0", str(suite.root / "web0.backup"))
+    said = suite.daemons["vmadmd"].output()[start:]
+    assert "frozen filesystems=" in said and said.index("frozen fi") < said.index("thawed"), said
+    assert not suite.vm(suite.uuid("web0"))["agent"].get("frozen")
+    assert run(suite, "/bin/busybox", "touch", "/mnt/more").stderr == ""
+
+
+def begun(suite, script, **more):
+    """The id of the job of a shell script in the guest."""
+    reply = suite.http("vmadmd", "POST", "/vm/web0/agent/exec?wait=0",
+                       {"command": ["/bin/busybox", "sh", "-c", script], **more})
+    assert reply.status == 202, reply
+    return reply.json()["job"]
+
+
+def noted(suite, job, seconds=20):
+    """The agent has told the program's number."""
+    folder = suite.root / "run/vmadmd.jobs"
+    drover.wait_file(folder / f"{job}.json", lambda data: b"guest_pid" in data, seconds)
+
+
+def test_program_as_a_job(real):
+    """Its outcome is known when vmadmd was killed meanwhile; cancel and deadline say that it goes on."""
+    suite, events, _ = real
+    run(suite, "/bin/busybox", "mkfifo", "/fifo")
+    job = ended(suite, begun(suite, "echo out; echo err >&2; exit 3"))
+    assert job["state"] == "done" and job["result"]["exitcode"] == 3
+    assert base64.b64decode(job["result"]["out-data"]) == b"out\n"
+    job = begun(suite, "read x < /fifo; echo $x; exit 4")
+    noted(suite, job)
+    suite.kill9("vmadmd")
+    suite.start("vmadmd")
+    again = suite.http("vmadmd", "GET", f"/jobs/{job}").json()
+    assert again["state"] == "running" and again["interrupted"]
+    answers(suite)
+    run(suite, "/bin/busybox", "sh", "-c", "echo late > /fifo")
+    done = ended(suite, job)
+    assert done["state"] == "done" and done["result"]["exitcode"] == 4, done
+    assert base64.b64decode(done["result"]["out-data"]) == b"late\n"
+    job = begun(suite, "read x < /fifo")
+    noted(suite, job)
+    assert suite.http("vmadmd", "DELETE", f"/jobs/{job}").status == 202
+    done = ended(suite, job)
+    assert done["state"] == "cancelled" and "goes on in the guest" in done["error"]["message"]
+    job = ended(suite, begun(suite, "read x < /fifo", timeout=1))
+    assert job["state"] == "failed" and "deadline of 1 s" in job["error"]["message"], job
+    assert "goes on in the guest" in job["error"]["message"]
+    job = ended(suite, begun(suite, "head -c 200000 /dev/zero"))
+    assert job["result"]["out-truncated"] and len(job["result"]["out-data"]) == 65536
 
 
 def test_shutdown_by_the_agent(real):

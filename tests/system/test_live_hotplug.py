@@ -11,6 +11,8 @@ import pytest
 
 import drover
 from conftest import lifetime
+from netns import tables, taps
+from test_net import bridge  # noqa: F401
 from test_vmadmd_jobs import ended
 
 
@@ -424,6 +426,83 @@ def test_several_things_at_once(guest, place):
     suite.vmadm("update", "web0", stdin={
         "remove_disks": made, "update_disks": [{"path": root["path"], "bps": 0}],
         "update_nics": [{"mac": "52:54:00:00:00:01", "link_down": False}]})
+
+
+@pytest.mark.root
+def test_undone_after_a_failed_store(guest):
+    """The definition cannot be written: the guest has lost, or got back, what it had before."""
+    suite, events, shell = guest
+    path = raw(suite, "data.raw", 16)
+    folder = str(suite.etc / "web0")
+    suite.vmadm("attach", "web0", "disk", f"path={path}")
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        for what, body in (("attach", {"nic": {"nic_tag": "user", "mac": MAC, "model": "virtio"}}),
+                           ("detach", {"disk": path})):
+            assert "Read-only" in message(done(suite, what, body, 500)), what
+            audit(suite, path)
+            shell.until("[ -b /dev/vdb ]")
+            shell.until(f"! grep -q {MAC} /sys/class/net/*/address")
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+    suite.vmadm("detach", "web0", "disk", path)
+    audit(suite, None)
+
+
+def test_network_disk(guest):
+    """A disk behind nbd goes in and out; a server that is not there is a refusal, nothing is left."""
+    suite, events, shell = guest
+    path, at = raw(suite, "net.raw", 16), str(suite.root / "nbd")
+    url = f"nbd:unix:{at}"
+    assert "Failed to connect" in message(done(suite, "attach", {"disk": {
+        "path": url, "nocreate": True, "model": "virtio"}}, 500))
+    audit(suite, None)
+    watch = drover.Inotify(suite.root)
+    server = subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-k", at, path])
+    try:
+        deadline = drover.Deadline(20)
+        while not os.path.exists(at):
+            assert watch.wait(deadline), "qemu-nbd does not listen"
+        done(suite, "attach", {"disk": {"path": url, "nocreate": True, "model": "virtio"}})
+        shell.until("[ -b /dev/vdb ]")
+        shell.run("echo over-the-net | dd of=/dev/vdb conv=fsync 2>/dev/null")
+        with open(path, "rb") as file:
+            assert file.read(12) == b"over-the-net"
+        done(suite, "detach", {"disk": url})
+        shell.until("[ ! -b /dev/vdb ]")
+        assert not [name for name in nodes(suite) if name.startswith("disk2")]
+    finally:
+        server.kill()
+        server.wait()
+        watch.close()
+
+
+@pytest.mark.campaign
+@pytest.mark.root
+def test_bridged_nic(bridge):
+    """A NIC on a bridge in, out, and killed meanwhile: its tap and filter with it; a given tap is
+    the definition file's alone."""
+    nic = {"nic": {"mac": MAC, "model": "virtio", "nic_tag": "br0", "ips": ["10.9.0.7/24"]}}
+    there = f"grep -q {MAC} /sys/class/net/*/address"
+    for suite, events, shell in machine(bridge):
+        assert "only be given in a definition file" in message(done(
+            suite, "attach", {"nic": {"mac": MAC, "model": "virtio", "tap": "byhand"}}, 400))
+        for place in ("step-0-sent", "step-0-done", "step-1-sent", "step-1-done", "plug-stored"):
+            kept = place == "plug-stored"
+            job = killed(suite, place, "/attach", nic)
+            assert job["state"] == ("done" if kept else "failed"), (place, job)
+            audit(suite, MAC if kept else None)
+            shell.until(there if kept else f"! {there}")
+            assert len(taps()) == len(tables()) == (1 if kept else 0), (place, taps(), tables())
+            if not kept:
+                done(suite, "attach", nic)
+            job = killed(suite, place, "/detach", {"nic": MAC})
+            assert job["state"] == ("done" if kept else "failed"), (place, job)
+            audit(suite, None if kept else MAC)
+            if not kept:
+                done(suite, "detach", {"nic": MAC})
+            assert len(taps()) == len(tables()) == 0, (place, taps(), tables())
 
 
 @pytest.mark.root
