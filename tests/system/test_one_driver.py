@@ -13,7 +13,7 @@ import xml.etree.ElementTree
 
 import drover
 import pytest
-from one_front import GOLDEN, Front
+from one_front import GOLDEN, SSH, Front
 
 SH_LIST = re.compile(r"-l deploy,shutdown,\S+ ")
 
@@ -487,6 +487,27 @@ def test_bad_lines(front):
         driver.send(good.split(" ", 1)[1])  # words count in either case
         assert driver.answer("POLL")[-1] == "POLL SUCCESS 0 STATE=a CPU=1.0 MEMORY=1000"
         assert front.called() == ["poll"]
+
+
+def test_line_cut_by_the_end(front):
+    """Half a line at the end of input is no action."""
+    with front.driver("kvm") as driver:
+        driver.send(front.line("7.x", "reboot")[0][:-100])
+        driver.process.stdin.close()
+        assert driver.process.wait(10) == 255 and driver.process.stdout.read() == b""
+    assert front.called() == []
+
+
+def test_silent_host(front):
+    """ssh that neither connects nor ends: -w ends the wait, for a shell kept and for a command alike."""
+    front.script("bin/ssh", "#!/bin/sh\necho ssh >> {root}/calls\nexec tail -f /dev/null\n")
+    with front.driver("-w 1 -t 2 -p kvm") as driver:
+        driver.send(front.line("7.x", "reboot", vm=1)[0] + front.line("7.x", "resize", vm=2)[0])
+        got = [line for word in ("RE", "RE") for line in driver.answer(rf"{word}\w+") if " FAILURE " in line]
+        assert sorted(line.split()[0] for line in got) == ["REBOOT", "RESIZE"]
+        assert all("Timeout executing" in line and "on node1: not done after 1 seconds" in line for line in got)
+        front.script("bin/ssh", SSH)
+        assert driver.do(front.line("7.x", "reboot")[0])[-1] == "REBOOT SUCCESS 0 -"
 
 
 def test_lines_of_any_size(front):
