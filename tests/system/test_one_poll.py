@@ -34,9 +34,9 @@ def vms(text):
     return {one["DEPLOY_ID"]: one for one in found}
 
 
-def wild(suite, **members):
-    payload = suite.payload("shop", disks=[{"size": 8, "model": "virtio"}], vnc_port=0, **members)
-    for key in ("kernel", "initrd", "cmdline", "readyline"):
+def wild(suite, boots=False, **members):
+    payload = suite.payload("shop", "drover.modules", disks=[{"size": 8, "model": "virtio"}], vnc_port=0, **members)
+    for key in [] if boots else ["kernel", "initrd", "cmdline", "readyline"]:
         payload.pop(key)
     return json.loads(suite.vmadm("create", "--json", stdin=payload).stdout)["uuid"]
 
@@ -195,8 +195,8 @@ def test_imported(suite, host):
         "snapshot-delete": ("snapshot_delete", uuid, "snap-0"),
         "terminate": ("shutdown", uuid, "node1"), "terminate-hard": ("cancel", uuid),
     }
-    # No guest is there to let go of a device or to reboot: test_one_actions.py does these with one.
-    assert actions_of_block() == set(words) | {"disk-detach", "nic-detach", "reboot"}
+    # No guest is there to let go of a device or to reboot: that is below.
+    assert actions_of_block() == set(words) | WITH_A_GUEST
     # A raw disk keeps no snapshot; it comes after it.
     order = ["snapshot-create", "reboot-hard", "suspend", "resume", "snapshot-delete", "disk-attach",
              "nic-attach", "terminate", "terminate-hard"]
@@ -207,6 +207,36 @@ def test_imported(suite, host):
         want = "stopped" if word in ("suspend", "terminate", "terminate-hard") else "running"
         assert suite.vm(uuid)["state"] == want, word
     assert len(suite.vm(uuid)["disks"]) == 2 and len(suite.vm(uuid)["nics"]) == 1
+
+
+WITH_A_GUEST = {"disk-detach", "nic-detach", "reboot"}
+
+
+@pytest.mark.campaign
+def test_imported_with_a_guest(suite, host):
+    uuid = wild(suite, boots=True)
+    disk = host.disk(3, 4, "raw")
+    text = host.message(host.vm("<DISK><ATTACH>YES</ATTACH><DISK_ID>3</DISK_ID><TARGET>vdd</TARGET></DISK>"
+                                "<NIC><ATTACH>YES</ATTACH><MAC>02:00:00:00:00:09</MAC><BRIDGE>user</BRIDGE></NIC>"))
+    suite.vmadm("start", uuid)
+    suite.console_wait(uuid, "GUEST-UP", 60)
+    host.do("attach_disk", uuid, disk, "vdd", 3, stdin=text)
+    host.do("attach_nic", uuid, "02:00:00:00:00:09", "user", "-", "x", "t", stdin=text)
+    done = set()
+    for word, action in (("disk-detach", ("detach_disk", uuid, disk, "vdd", 3)),
+                         ("nic-detach", ("detach_nic", uuid, "02:00:00:00:00:09"))):
+        host.do(*action, stdin=text)
+        done.add(word)
+    vm = suite.vm(uuid)
+    assert len(vm["disks"]) == 1 and vm["nics"] == []
+    with suite.events() as events:
+        host.do("reboot", uuid, "node1", stdin=text)
+        done.add("reboot")
+        events.wait_vm(uuid, lambda seen: seen.get("pid") not in (None, vm["pid"]) and
+                       seen["state"] == "running", 60)
+    assert done == WITH_A_GUEST and not suite.vm(uuid).get("transient")
+    host.do("cancel", uuid)
+    assert suite.vm(uuid)["state"] == "stopped" and disk.exists()
 
 
 @pytest.mark.parametrize("era", [5, 6])
