@@ -23,6 +23,7 @@
 #include "base/strbuf.h"
 #include "one/action.h"
 #include "one/driver_proc.h"
+#include "one/driver_text.h"
 
 #define SCRIPT_MS 3600000
 
@@ -87,12 +88,14 @@ int action_hook(struct call *call, const char *name, struct err *err)
 
 /* --- programs whose output counts --- */
 
-#define MARK "ERROR MESSAGE"
+#define MARK       "ERROR MESSAGE"
+#define REASON_MAX 300
 
 /* Of what it wrote to standard error the last line that says something. */
 static char *reason_of(const char *text)
 {
-	char *found = NULL;
+	struct strbuf clean = {0};
+	AUTO_FREE char *found = NULL;
 
 	while (text && *text) {
 		size_t len = strcspn(text, "\r\n");
@@ -101,7 +104,9 @@ static char *reason_of(const char *text)
 			replace_str(&found, xstrndup(text, len));
 		text += len + strspn(text + len, "\r\n");
 	}
-	return found ? found : xstrdup("it failed and did not say why");
+	strbuf_puts(&clean, "");
+	text_put_clean(&clean, found ? found : "it failed and did not say why", REASON_MAX);
+	return strbuf_steal(&clean);
 }
 
 static int until_end(struct proc *p, const char *name, int limit_ms, struct err *err)

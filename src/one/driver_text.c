@@ -65,8 +65,7 @@ static size_t utf8_len(const unsigned char *text, size_t len)
 	return want;
 }
 
-/* One line of text, at most max bytes of it. */
-static void put_clean(struct strbuf *sb, const char *text, size_t max)
+void text_put_clean(struct strbuf *sb, const char *text, size_t max)
 {
 	size_t len = strlen(text);
 
@@ -85,25 +84,30 @@ static void put_clean(struct strbuf *sb, const char *text, size_t max)
 		i += n ? n : 1;
 		max -= n ? n : 1;
 	}
-	strbuf_putc(sb, '\n');
+}
+
+static void put_line(struct out *out, const char *text, size_t max)
+{
+	text_put_clean(&out->lines, text, max);
+	strbuf_putc(&out->lines, '\n');
 }
 
 void out_log(struct out *out, char severity, long id, const char *text)
 {
 	strbuf_printf(&out->lines, "LOG %c %ld ", severity, id);
-	put_clean(&out->lines, text, LOG_LINE_MAX);
+	put_line(out, text, LOG_LINE_MAX);
 }
 
 void out_log_general(struct out *out, char severity, enum era era, const char *text)
 {
 	strbuf_printf(&out->lines, "LOG %c %s ", severity, era == ERA_5 ? "-" : "-1");
-	put_clean(&out->lines, text, LOG_LINE_MAX);
+	put_line(out, text, LOG_LINE_MAX);
 }
 
 void out_result(struct out *out, const char *word, bool success, long id, const char *text)
 {
 	strbuf_printf(&out->lines, "%s %s %ld ", word, success ? "SUCCESS" : "FAILURE", id);
-	put_clean(&out->lines, text, ANSWER_MAX);
+	put_line(out, text, ANSWER_MAX);
 }
 
 /* --- what scripts print --- */

@@ -30,6 +30,9 @@ void out_log_general(struct out *out, char severity, enum era era, const char *t
 /* "WORD SUCCESS|FAILURE ID text" */
 void out_result(struct out *out, const char *word, bool success, long id, const char *text);
 
+/* Text as one line, at most max bytes of it: what is no text becomes blanks and '?'. */
+void text_put_clean(struct strbuf *sb, const char *text, size_t max);
+
 /* What a script left behind. */
 struct ended {
 	int code;            /* exit code; -1 when it has none */

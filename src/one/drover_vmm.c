@@ -169,11 +169,22 @@ static void find_places(struct call *call, char *program, struct strbuf *scripts
 	call->remotes = remotes->data;
 }
 
+/* Those it cannot do without, and not empty. */
+static bool has_arguments(const struct call *call)
+{
+	if (call->argc < call->action->need)
+		return false;
+	for (int i = 0; i < call->action->need; i++)
+		if (!*call->argv[i])
+			return false;
+	return true;
+}
+
 static int run(struct call *call, struct err *err)
 {
 	int r;
 
-	if (call->argc < call->action->need)
+	if (!has_arguments(call))
 		return err_set(err, EINVAL, "%s: want the arguments: %s", call->action->name,
 			       call->action->words);
 	r = paths_init(&call->paths, NULL, err);

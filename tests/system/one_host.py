@@ -31,7 +31,7 @@ class Host:
 
     def __init__(self, suite, version="5.10.0", number=7):
         self.suite, self.number = suite, number
-        self.env = {}  # of probes
+        self.env = {}  # of probes and actions
         self.remotes = suite.root / "one"
         self.vmm = self.remotes / "vmm/drover"
         self.vmm.mkdir(parents=True)
@@ -69,7 +69,7 @@ class Host:
     def run(self, action, *arguments, stdin=None, seconds=90, program=None):
         return subprocess.run([program or self.vmm / action, *map(str, arguments), str(self.number), "node1"],
                               input=self.message() if stdin is None else stdin, text=True, timeout=seconds,
-                              capture_output=True, env={**os.environ, "DROVER_ROOT": str(self.suite.root)})
+                              capture_output=True, env={**os.environ, **self.env, "DROVER_ROOT": str(self.suite.root)})
 
     def do(self, action, *arguments, **options):
         done = self.run(action, *arguments, **options)

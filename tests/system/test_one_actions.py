@@ -335,6 +335,9 @@ def test_bad_input(suite, host):
     assert "VM one-7 not found" in host.refused("reset", "one-7", "node1")
     assert "no VM 'one-7'" in host.refused("save", "one-7", host.dir / "c", "node1")
     assert "bad base64" in host.refused("attach_disk", "one-7", "/x", "vda", stdin="Zm9vCg")
+    assert "larger than 64 MiB" in host.refused("reset", "one-7", stdin="<" * (65 << 20))
+    for odd in ("one-7/../one-8", "%00", "a" * 5000, "", "*", "\n"):
+        assert re.search("not found|no VM|too long|want the arguments", host.refused("reset", odd, "node1")), odd
     assert "want the arguments" in subprocess.run([host.vmm / "save"], input="", text=True,
                                                   capture_output=True).stderr
     done = subprocess.run([suite.build / "src/one/drover-vmm", "frobnicate"], capture_output=True, text=True)
@@ -348,6 +351,73 @@ def test_bad_input(suite, host):
     suite.kill9("vmstated")
     suite.restart("vminfod")
     assert host.poll() == "STATE=-"  # nobody can tell
+
+
+def fake_ssh(host, text):
+    folder = host.suite.root / "bin"
+    folder.mkdir(exist_ok=True)
+    (folder / "ssh").write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "ssh").chmod(0o755)
+    host.env["PATH"] = f"{folder}:{os.environ['PATH']}"
+
+
+def test_migration_to_a_host_that_lies(suite, host):
+    """What another host says, or how its ssh ends, costs no VM and leaves nothing in its directory."""
+    host.disk(0, first=HALT)
+    host.deploy(initrd=None)
+    before = sorted(os.listdir(host.dir))
+    for text, want in (
+            ("echo 'ssh: no route to host' >&2; exit 255", "node2: ssh: no route to host"),
+            ("kill -9 $$", "it failed and did not say why"),
+            ("head -c 100000 /dev/urandom; head -c 3000 /dev/urandom >&2; exit 1", "Could not migrate one-7 to node2"),
+            ("head -c 100000 /dev/urandom", "cannot tell whether it has the VM"),
+            ("echo STATE=-", "cannot tell whether it has the VM"),
+            ("echo STATE=a", "has a VM of that name already"),
+            ("case $4 in *mkdir*) head -c 512 >/dev/null; kill -9 $$;; *) echo STATE=d;; esac", "cannot copy"),
+            ("case $4 in *mkdir*) echo 'No space left on device' >&2; exit 2;; *) echo STATE=d;; esac",
+             "No space left on device"),
+            ("cat >/dev/null; echo STATE=d", "cannot be reached")):
+        fake_ssh(host, text)
+        assert want in host.refused("migrate", "one-7", "node2", "node1"), text
+        assert host.state() == "a" and sorted(os.listdir(host.dir)) == before
+    for name in ("-oProxyCommand=touch$IFS/tmp/x", "a b", "\t"):
+        assert "is no name of a host" in host.refused("migrate", "one-7", name, "node1")
+    message = host.message(DISK_TARGET_PATH="/elsewhere/9/7")
+    assert "Operation not supported while the VM runs" in host.refused(
+        "migrate", "one-7", "node2", "node1", stdin=message)
+    assert "datastore of the same host" in host.refused("migrate", "one-7", "node1", "node1")
+    host.do("cancel", "one-7")
+
+
+@pytest.mark.root
+def test_full_disk(suite, host):
+    """A checkpoint that finds no room: refused, nothing of it stays, and the guest goes on."""
+    host.disk(0, first=HALT)
+    host.deploy(initrd=None)
+    small = suite.root / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", small], check=True)
+    try:
+        assert "Could not save one-7 to " in host.refused("save", "one-7", small / "checkpoint", "node1")
+        watch, deadline = Inotify(small), Deadline(10)
+        while os.listdir(small):  # what there is of it goes a moment later
+            assert watch.wait(deadline), os.listdir(small)
+        watch.close()
+        assert host.state() == "a"
+    finally:
+        subprocess.run(["umount", small], check=True)
+    host.do("cancel", "one-7")
+
+
+@pytest.mark.campaign
+def test_input_without_an_end(suite, host):
+    """Of a caller that forgets to close it: a failure after a minute."""
+    with subprocess.Popen([host.vmm / "reset", "one-7"], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        process.stdin.write("<VMM")
+        process.stdin.flush()
+        assert "standard input did not end within 60 s" in process.stderr.read()
+        assert process.wait(5) == 1
 
 
 def test_newer_cores_get_the_text_alone(suite):
