@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks as guests see them: models and formats, network sources, what is not there."""
 
+import json
 import subprocess
 
 import pytest
@@ -132,9 +133,62 @@ def test_no_room(cold):
             {"image": str(base), "format": "raw", "model": "virtio"}]), 400))
         assert "it takes 16 MiB" in said and "are free" in said, said
         assert sorted(p.name for p in cold.etc.iterdir()) == []
+        # What takes more than it seems is undone when it does not fit, by name.
+        tight = cold.root / "tight.qcow2"
+        subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", base, tight], check=True)
+        said = message(create(cold, cold.payload("web0", disks=[
+            {"image": str(tight), "format": "raw", "model": "virtio"}]), 500))
+        assert "cannot make disk" in said and "No space left on device" in said, said
+        assert sorted(p.name for p in cold.etc.iterdir()) == []
+        assert [p.name for p in lib.iterdir() if p.is_dir() and p.name != "images"] == []
         cold.stop("vmadmd")
     finally:
         subprocess.run(["umount", str(lib)], check=True)
+
+
+def test_grown_while_stopped(cold):
+    """Either format; less than it has is refused, nothing changed."""
+    cold.start("vmstated", "vmadmd")
+    uuid = create(cold, cold.payload("web0", disks=[
+        {"size": 8, "model": "virtio"}, {"size": 8, "format": "raw", "model": "virtio"}]))["uuid"]
+    for name in ("disk0.qcow2", "disk1.raw"):
+        path = str(cold.data_dir(uuid) / name)
+        for size, status in ((16, 200), (12, 400)):
+            said = call(cold, "PUT", f"/vm/{uuid}", {"update_disks": [{"path": path, "size": size}]},
+                        status).json()
+            assert status == 200 or "a disk can only grow" in message(said)
+        info = subprocess.run(["qemu-img", "info", "--output=json", path], capture_output=True,
+                              check=True).stdout
+        assert json.loads(info)["virtual-size"] == 16 << 20
+
+
+@pytest.mark.root
+def test_block_device(suite, tmp_path):
+    """A machine has a device of the host and an IDE disk; both are sent like images."""
+    backing = make_image(tmp_path / "device", "raw", "8M")
+    subprocess.run(["qemu-io", "-f", "raw", "-c", "write -P 7 1M 3M", backing], check=True,
+                   capture_output=True)
+    done = subprocess.run(["losetup", "-f", "--show", backing], capture_output=True, text=True,
+                          check=False)
+    if done.returncode:
+        pytest.skip("no loop device here")
+    device = done.stdout.strip()
+    try:
+        uuid = create(suite, {"alias": "web0", "ram": 64, "autoboot": True, "disks": [
+            {"path": device, "nocreate": True, "model": "virtio"},
+            {"size": 8, "model": "ide"}]})["uuid"]
+        block = call(suite, "GET", f"/vm/{uuid}/info?types=block").json()["block"]
+        assert [row["device"] for row in block][:2] == ["disk0", "disk1"]
+        call(suite, "POST", f"/vm/{uuid}?action=stop&force=1&wait=1")
+        suite.vmadm("backup", uuid, suite.root / "b")
+        suite.vmadm("delete", uuid)
+        suite.vmadm("receive", "-f", suite.root / "b")
+        for disk, kind in zip(suite.vm(uuid)["disks"], (device, None)):
+            assert disk["path"].startswith(str(suite.data_dir(uuid)))
+            assert not kind or not subprocess.run(
+                ["qemu-img", "compare", "-q", "-F", "raw", disk["path"], kind], check=False).returncode
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
 
 
 @pytest.mark.campaign

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import pty
 import random
 import signal
 import struct
@@ -234,6 +235,19 @@ def test_leftovers_of_a_crash(cold):
     cold.start("vmadmd")
     assert store(cold) == ["byhand.raw"]
     assert "uuid" not in listed(cold)["byhand"]
+
+
+def test_bar_on_a_terminal(alone, tmp_path):
+    """How far an import is, with its percentage, and nothing left of it in the end."""
+    image = tmp_path / "big.raw"
+    image.write_bytes(random.Random(6).randbytes(8 * MIB))
+    ours, theirs = pty.openpty()
+    subprocess.run([str(alone.binary("vmadm")), "--root", str(alone.root), "image", "import", image],
+                   check=True, stderr=theirs, stdout=theirs, env=alone.env, timeout=30)
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "%" in said and "\033[K" in said and "{" not in said, said
 
 
 def test_references(alone, tmp_path):
