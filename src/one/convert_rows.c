@@ -92,6 +92,7 @@ static const struct deploy_row rows[] = {
 	{ "devices/disk/source@volume", HARMLESS },
 	{ "devices/disk/source@startupPolicy", HARMLESS }, { "devices/disk/source@index", HARMLESS },
 	{ "devices/disk/source@dir", TELL("a folder is no disk") },
+	{ "devices/disk/source/host@name", TELL("monitors are those of ceph.conf on this host") },
 	{ "devices/disk/source/*", HARMLESS },
 	{ "devices/disk/target@tray", HARMLESS }, { "devices/disk/target@removable", HARMLESS },
 	{ "devices/disk/target@rotation_rate", HARMLESS },

@@ -10,6 +10,8 @@ import pytest
 import drover
 
 EXAMPLES = drover.TOP / "docs/examples"
+# As libvirt 9.0 prints what it was given by `virsh define`, with all that it adds itself.
+DOMAINS = sorted((drover.TOP / "tests/golden/convert").glob("*.xml"))
 
 
 def convert(kind, text, *options):
@@ -75,6 +77,46 @@ def test_result_is_a_definition(cold):
     done = subprocess.run([cold.binary("vmstated"), "--root", cold.root, "--check"], env=cold.env,
                           capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", DOMAINS, ids=lambda path: path.stem)
+def test_libvirts_own_words(path):
+    """What becomes of a domain, and what is told of the rest; REWRITE_GOLDEN=1 writes it anew."""
+    code, out, told = convert("libvirt", path.read_text(), "--bridge", "default=virbr0")
+    assert code == 0, told
+    golden = path.with_suffix(".out")
+    if os.environ.get("REWRITE_GOLDEN"):
+        golden.write_text(told + out)
+    assert told + out == golden.read_text()
+
+
+def test_libvirts_domains_pass_the_check(cold):
+    """Nothing is wrong with them but that files are not on this host."""
+    for path in DOMAINS:
+        cold.write_definition(path.stem, convert("libvirt", path.read_text())[1])
+    done = subprocess.run([cold.binary("vmstated"), "--root", cold.root, "--check"], env=cold.env,
+                          capture_output=True, text=True, timeout=60, check=False)
+    said = [line for line in done.stdout.splitlines() if "No such file" not in line]
+    assert said == [], done.stdout + done.stderr
+    assert "/srv/boot/vmlinuz" in done.stdout and done.returncode == 1
+
+
+@pytest.mark.campaign
+def test_a_domain_of_libvirt_boots(suite):
+    text = next(path for path in DOMAINS if path.stem == "direct-kernel").read_text()
+    _, out, _ = convert("libvirt", text)
+    image = suite.root / "direct.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
+    for theirs, ours in (("/srv/boot/vmlinuz", f"{drover.GUEST}/vmlinuz"),
+                         ("/srv/boot/initramfs.gz", f"{drover.GUEST}/initramfs.gz"),
+                         ("/srv/vm/direct.qcow2", str(image))):
+        assert theirs in out
+        out = out.replace(theirs, ours)
+    suite.write_definition("direct-kernel", out)
+    suite.vmstatedctl("start", "direct-kernel", seconds=60)
+    suite.log_wait("direct-kernel", "GUEST-UP", 60)
+    assert suite.vm("6f1e4b0a-3b1f-4a55-9d5e-0a5d3c1b0005")["nics"][0]["mac"] == "52:54:00:6b:3c:60"
+    suite.vmstatedctl("stop", "-F", "direct-kernel")
 
 
 def test_smartos_maps_are_told_in_a_definition_and_kept_in_a_payload():
