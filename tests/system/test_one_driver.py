@@ -200,7 +200,7 @@ def test_bad_arguments(front, arguments, reason):
 def test_scripts_start_clean(front):
     """No blocked or ignored signal, no strange descriptor, whatever the core had."""
     front.replace("vmm/kvm/poll", "grep -E 'SigBlk|SigIgn' /proc/self/status | tr -d '\\n'\n"
-                  "echo; ls /proc/$$/fd | tr '\\n' ' '")
+                  "echo; ls /proc/$$/fd >$0.fds; tr '\\n' ' ' <$0.fds")  # a pipe would be the shell's as well
     signals = set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
@@ -214,7 +214,7 @@ def test_scripts_start_clean(front):
     blocked, ignored, fds = re.fullmatch(r"POLL SUCCESS 0 SigBlk: (\w+)SigIgn: (\w+) (.*)", got).groups()
     assert int(blocked, 16) == 0
     assert int(ignored, 16) & ~0x180000000 == 0  # 32 and 33 are the C library's own
-    assert fds == "0 1 10 2"  # 10: the shell's
+    assert [fd for fd in fds.split() if int(fd) not in (10, 11)] == ["0", "1", "2"]  # those are the shell's
 
 
 def test_documented_names_of_the_list(front):
