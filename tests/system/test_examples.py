@@ -10,6 +10,7 @@ anew what is printed. Literal displays that are no commands stand after the comm
 ```ucl blocks are judged by vmstated --check, ```json blocks have to be JSON.
 """
 
+import functools
 import json
 import os
 import re
@@ -119,6 +120,39 @@ def test_displays_are_commands_or_say_so():
             before = path.read_text()[:found.start()].splitlines()[-1:]
             assert found[1].startswith("$ ") or before == ['.\\" example: text'], \
                 f"{path.name}: a display that is no command: put '.\\\" example: text' before it\n{found[1]}"
+
+
+TOOL = re.compile(r"(?<![\w/-])(vmadm|vminfo|vmstatedctl) +(?:-[a-z-]+ +)*([a-z][a-z-]+)\b")
+DAEMON = re.compile(r"(?:^|[\s`])(vmstated|vmadmd|vminfod|drover-convert)((?: +[^\s`|<(]+)*)")
+HISTORY = {"rfd39.md", "vmstated-defects.md"}  # they speak of the originals' programs
+
+
+def spoken(text):
+    """What a page shows as typed: blocks that are not run, and words in backticks."""
+    yield from re.findall(r"^ *```(?:text|sh)\n(.*?)^ *```$", text, re.S | re.M)
+    yield from re.findall(r"`([^`\n]+)`", re.sub(r"^ *```.*?^ *```$", "", text, flags=re.S | re.M))
+
+
+def test_what_pages_show_is_there(cold):
+    """Commands and options that pages name, but do not run, are ones the programs know."""
+    @functools.cache
+    def knows(tool, word):
+        return word == "help" or run(cold, f"{tool} help {word}")[1] == 0
+
+    options = {name: "\n".join(run(cold, f"{name} --help")[0])
+               for name in ("vmstated", "vmadmd", "vminfod", "drover-convert")}
+    wrong = []
+    for path in [*sorted(drover.TOP.glob("*.md")), *sorted(drover.TOP.glob("docs/**/*.md"))]:
+        for part in spoken(path.read_text()) if path.name not in HISTORY else ():
+            wrong += [f"{path.name}: {tool} has no command '{word}': {part[:80]}"
+                      for tool, word in TOOL.findall(part) if not knows(tool, word)]
+            wrong += [f"{path.name}: {name} has no option {option}: {part[:80]}"
+                      for name, words in DAEMON.findall(part)
+                      for option in re.findall(r"(?<!\S)--[a-z-]+", words)
+                      if option not in options[name]]
+            wrong += [f"{path.name}: there is no {name}" for name in
+                      re.findall(r"(?:^|\s)(bench/[a-z_]+)", part) if not (drover.TOP / name).exists()]
+    assert wrong == [], "\n".join(wrong)
 
 
 def test_definitions_and_objects(cold):
