@@ -61,11 +61,12 @@ int peer_split(const char *at, char **ret_host, char **ret_port, struct err *err
 {
 	bool bracket = at[0] == '[';
 	const char *end = bracket ? strchr(at, ']') : strrchr(at, ':');
-	const char *port = end ? end + (bracket ? 2 : 1) : "";
+	const char *colon = end && bracket ? end + 1 : end;
+	const char *port = colon && *colon == ':' ? colon + 1 : "";
 	size_t digits = strspn(port, "0123456789");
 
-	if (!end || end == at + bracket || (bracket && end[1] != ':') || digits == 0 ||
-	    digits > 5 || port[digits] || strpbrk(at, "/ \t@'\"\\"))
+	if (digits == 0 || digits > 5 || port[digits] || end == at + bracket ||
+	    strpbrk(at, "/ \t@'\"\\"))
 		return err_set(err, EINVAL, "'%.200s' is no address (want HOST:PORT)", at);
 	*ret_host = xstrndup(at + bracket, (size_t)(end - at) - bracket);
 	*ret_port = xstrdup(port);
