@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "base/table.h"
 #include "cli/mdoc.h"
 
 /* clang-format off */
@@ -484,4 +485,35 @@ int cli_main(const struct tool *tool, int argc, char **argv)
 	paths_done(&cli.paths);
 	(void)cli_flush();
 	return code;
+}
+
+static char *cell_of(struct slice one, const char *name)
+{
+	struct slice v = js_member(one, name);
+
+	if (js_type(v) == '[')
+		return xasprintf("%zu", js_count(v));
+	if (!v.p)
+		return NULL;
+	return js_type(v) == '"' ? js_string(v) : xstrndup(v.p, v.len);
+}
+
+void cli_put_table(struct slice list, const struct table_column *columns,
+		   const char *const *members, size_t count,
+		   char *(*cell)(struct slice one, const char *name))
+{
+	const struct table t = {.columns = columns, .count = count, .out = stdout};
+	AUTO_FREE char **cells = xcalloc(count, sizeof(*cells));
+	struct js_iter it;
+	struct slice one;
+
+	table_header(&t);
+	js_iter_init(&it, list);
+	while (js_next(&it, NULL, &one)) {
+		for (size_t i = 0; i < count; i++)
+			cells[i] = cell ? cell(one, members[i]) : cell_of(one, members[i]);
+		table_row(&t, (const char *const *)cells);
+		for (size_t i = 0; i < count; i++)
+			free(cells[i]);
+	}
 }

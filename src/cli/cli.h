@@ -12,6 +12,8 @@
 #include "base/paths.h"
 #include "cli/js.h"
 
+struct table_column;
+
 struct cli;
 struct err;
 struct strbuf;
@@ -115,3 +117,11 @@ void cli_escape(struct strbuf *sb, const char *text, size_t len);
 void cli_put(const void *data, size_t len);
 /* Flush stdout: EXIT_OK, or EXIT_FAILED with a message; a broken pipe ends the program with 0. */
 int cli_flush(void);
+
+/*
+ * A JSON array of objects as a table with a header: column i shows member members[i], an array its
+ * length. cell has other words for it, NULL: these; what it returns is freed, NULL is an empty one.
+ */
+void cli_put_table(struct slice list, const struct table_column *columns,
+		   const char *const *members, size_t count,
+		   char *(*cell)(struct slice one, const char *name));

@@ -54,17 +54,6 @@ static int ask(struct cli *cli, const char *method, const char *target, struct c
 
 /* --- list, get, delete --- */
 
-static char *cell(struct slice image, const char *name)
-{
-	struct slice v = js_member(image, name);
-
-	if (js_type(v) == '[')
-		return xasprintf("%zu", js_count(v));
-	if (!v.p)
-		return NULL;
-	return js_type(v) == '"' ? js_string(v) : xstrndup(v.p, v.len);
-}
-
 static int image_list(struct cli *cli)
 {
 	static const struct table_column columns[] = {{"NAME", 24},     {"FORMAT", 6},
@@ -72,10 +61,7 @@ static int image_list(struct cli *cli)
 						      {"IMPORTED", 24}, {"UUID", 36}};
 	static const char *const members[] = {"name",    "format",   "size",
 					      "used_by", "imported", "uuid"};
-	const struct table t = {.columns = columns, .count = ARRAY_SIZE(columns), .out = stdout};
 	struct client_reply reply;
-	struct js_iter it;
-	struct slice image;
 	int code = ask(cli, "GET", "/images", &reply);
 
 	if (code)
@@ -83,17 +69,8 @@ static int image_list(struct cli *cli)
 	if (cli_flag(cli, OPT_JSON))
 		cli_put_json(js_value(reply.body, reply.len));
 	else
-		table_header(&t);
-	js_iter_init(&it, js_value(reply.body, reply.len));
-	while (!cli_flag(cli, OPT_JSON) && js_next(&it, NULL, &image)) {
-		char *cells[ARRAY_SIZE(members)];
-
-		for (size_t i = 0; i < ARRAY_SIZE(members); i++)
-			cells[i] = cell(image, members[i]);
-		table_row(&t, (const char *const *)cells);
-		for (size_t i = 0; i < ARRAY_SIZE(members); i++)
-			free(cells[i]);
-	}
+		cli_put_table(js_value(reply.body, reply.len), columns, members,
+			      ARRAY_SIZE(columns), NULL);
 	client_reply_done(&reply);
 	return cli_flush();
 }

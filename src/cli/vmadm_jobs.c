@@ -30,15 +30,6 @@ static int ask(struct cli *cli, const char *method, const char *target, struct c
 
 /* --- the list --- */
 
-static char *cell(struct slice job, const char *name)
-{
-	struct slice v = js_member(job, name);
-
-	if (!v.p)
-		return NULL;
-	return js_type(v) == '"' ? js_string(v) : xstrndup(v.p, v.len);
-}
-
 static void put_jobs(struct slice jobs)
 {
 	static const struct table_column columns[] = {{"JOB", 36},  {"KIND", 10},   {"VM", 36},
@@ -46,21 +37,8 @@ static void put_jobs(struct slice jobs)
 						      {"STEP", 12}};
 	static const char *const members[] = {"id",      "kind",    "uuid", "state",
 					      "percent", "started", "step"};
-	const struct table t = {.columns = columns, .count = ARRAY_SIZE(columns), .out = stdout};
-	struct js_iter it;
-	struct slice job;
 
-	table_header(&t);
-	js_iter_init(&it, jobs);
-	while (js_next(&it, NULL, &job)) {
-		char *cells[ARRAY_SIZE(members)];
-
-		for (size_t i = 0; i < ARRAY_SIZE(members); i++)
-			cells[i] = cell(job, members[i]);
-		table_row(&t, (const char *const *)cells);
-		for (size_t i = 0; i < ARRAY_SIZE(members); i++)
-			free(cells[i]);
-	}
+	cli_put_table(jobs, columns, members, ARRAY_SIZE(columns), NULL);
 }
 
 static int list(struct cli *cli)

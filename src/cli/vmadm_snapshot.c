@@ -103,21 +103,8 @@ static void put_snapshots(struct slice list)
 	static const struct table_column columns[] = {
 		{"NAME", 20}, {"CREATED", 24}, {"MIB", 8}, {"MEMORY", 6}, {"PARENT", 20}};
 	static const char *const members[] = {"name", "created_at", "size", "memory", "parent"};
-	const struct table t = {.columns = columns, .count = ARRAY_SIZE(columns), .out = stdout};
-	struct js_iter it;
-	struct slice one;
 
-	table_header(&t);
-	js_iter_init(&it, list);
-	while (js_next(&it, NULL, &one)) {
-		char *cells[ARRAY_SIZE(members)];
-
-		for (size_t i = 0; i < ARRAY_SIZE(members); i++)
-			cells[i] = cell(one, members[i]);
-		table_row(&t, (const char *const *)cells);
-		for (size_t i = 0; i < ARRAY_SIZE(members); i++)
-			free(cells[i]);
-	}
+	cli_put_table(list, columns, members, ARRAY_SIZE(columns), cell);
 }
 
 int cmd_list_snapshots(struct cli *cli)

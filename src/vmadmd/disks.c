@@ -510,6 +510,14 @@ void disks_undo(struct change *c)
 	c->job_begun = false;
 }
 
+int disks_undo_update(struct change *c, struct err *err)
+{
+	disks_undo(c);
+	if (c->marked)
+		mark_remove(c->d, c->uuid, MARK_UPDATE);
+	return 0;
+}
+
 void disks_drop_removed(const struct vmadmd *d, const char *uuid, const struct vm *old,
 			const struct vm *new)
 {

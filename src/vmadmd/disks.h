@@ -46,6 +46,8 @@ int disks_make(struct change *c, struct err *err);
 /* Ends the making of an image, if one is being made. */
 void disks_stop(struct change *c);
 void disks_undo(struct change *c);
+/* undo_files of an update: the same, and its mark. */
+int disks_undo_update(struct change *c, struct err *err);
 /* Files of the data directory that disks of old name, and none of new does. */
 void disks_drop_removed(const struct vmadmd *d, const char *uuid, const struct vm *old,
 			const struct vm *new);

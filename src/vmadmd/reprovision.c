@@ -292,21 +292,13 @@ static int answer(struct change *c, struct err *err)
 	return change_answer(c, out, "reprovisioned");
 }
 
-static int undo_files(struct change *c, struct err *err)
-{
-	disks_undo(c);
-	if (c->marked)
-		mark_remove(c->d, c->uuid, MARK_UPDATE);
-	return 0;
-}
-
 static const change_step steps[] = {
 	step_lock, check,      step_job, mark,        step_images, step_stop, step_guest_lock,
 	made,      step_begin, store,    step_commit, start,       step_seen, answer,
 };
 
-const struct change_kind change_reprovision = {"reprovision", steps, ARRAY_SIZE(steps), undo_files,
-					       NULL};
+const struct change_kind change_reprovision = {"reprovision", steps, ARRAY_SIZE(steps),
+					       disks_undo_update, NULL};
 
 /* --- after our sudden end --- */
 
@@ -428,4 +420,4 @@ static const change_step install_steps[] = {
 };
 
 const struct change_kind change_install = {"install", install_steps, ARRAY_SIZE(install_steps),
-					   undo_files, NULL};
+					   disks_undo_update, NULL};

@@ -264,9 +264,7 @@ static int answer(struct change *c, struct err *err)
 /* The journal last; it stays when the machine keeps something of the change. */
 static int undo_files(struct change *c, struct err *err)
 {
-	disks_undo(c);
-	if (c->marked)
-		mark_remove(c->d, c->uuid, MARK_UPDATE);
+	(void)disks_undo_update(c, err);
 	return c->live && !plug_half(c->plug) ? live_journal_remove(c, err) : 0;
 }
 
