@@ -140,6 +140,8 @@ int accel_probe_main(void);
 /* --- routes.c --- */
 int routes_print(void); /* for docs/wire-vmstated.md */
 int routes_start(struct supervisor *sup, struct err *err);
+
+/* --- answer.c --- */
 void waiters_check(struct guest *g);
 void waiters_fail(struct guest *g, int r, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));

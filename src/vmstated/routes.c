@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control socket: routes, who may, and answers that wait until the guest is where it was
- * sent and vminfod has seen it.
+ * The control socket: routes, and who may. Answers that wait are in answer.c.
  */
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +17,6 @@
 #include "base/sock.h"
 #include "base/strbuf.h"
 #include "daemon/daemon.h"
-#include "net/feed.h"
 #include "net/http.h"
 #include "qemu/qmp.h"
 #include "store/catalog.h"
@@ -28,20 +25,6 @@
 
 #define QMP_MS      5000u
 #define BUSY_MAX_MS 3600000
-
-enum goal { GOAL_RUNNING, GOAL_STOPPED };
-
-/* A request whose answer waits for a goal; then, off the guest's list, for vminfod. */
-struct waiter {
-	struct supervisor *sup;
-	struct guest *guest; /* NULL once the goal is reached */
-	struct http_request *req;
-	enum goal goal;
-	uint32_t zoneid; /* GOAL_RUNNING: of this start or a later one */
-	json_t *answer;
-	struct feed_wait *wait;
-	struct waiter *next;
-};
 
 /* What a command asks for, from the body. */
 struct command {
@@ -52,122 +35,6 @@ struct command {
 	bool wait, force;
 	bool admin; /* he for whom it is done */
 };
-
-static void waiter_free(struct waiter *w)
-{
-	if (w->wait)
-		feed_wait_cancel(w->wait);
-	json_decref(w->answer);
-	free(w);
-}
-
-static void detach(struct waiter *w)
-{
-	struct waiter **at;
-
-	if (!w->guest)
-		return;
-	for (at = &w->guest->waiters; *at != w; at = &(*at)->next)
-		;
-	*at = w->next;
-	w->guest = NULL;
-}
-
-static void on_gone(struct http_request *req, void *ctx)
-{
-	struct waiter *w = ctx;
-
-	detach(w);
-	waiter_free(w);
-}
-
-static void seen(void *ctx, bool confirmed)
-{
-	struct waiter *w = ctx;
-
-	w->wait = NULL;
-	json_put_bool(w->answer, "confirmed", confirmed);
-	http_reply_json(w->req, 200, w->answer);
-	waiter_free(w);
-}
-
-static json_t *answer_of(const struct guest *g)
-{
-	const struct sup_state_row *row = &sup_states[g->state];
-
-	return json_pack("{s:s, s:s, s:s, s:s, s:s}", "uuid", g->uuid, "name", g->name, "state",
-			 row->state, "zone_state", row->zone_state, "supervisor_state", row->label);
-}
-
-static void reached(struct waiter *w)
-{
-	struct guest *g = w->guest;
-
-	detach(w);
-	w->answer = answer_of(g);
-	w->wait = feed_when_seen(w->sup->feed, feed_seq(w->sup->feed), seen, w);
-}
-
-static void fail_waiter(struct waiter *w, int r, const char *text)
-{
-	struct err err = {0};
-
-	(void)err_set(&err, -r, "%s", text);
-	detach(w);
-	http_reply_err(w->req, r, &err);
-	waiter_free(w);
-}
-
-void waiters_fail(struct guest *g, int r, const char *fmt, ...)
-{
-	struct waiter *w, *next;
-	char *text = NULL;
-	va_list ap;
-
-	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
-	va_end(ap);
-	for (w = g->waiters; w; w = next) {
-		next = w->next;
-		fail_waiter(w, r, text);
-	}
-	free(text);
-}
-
-static bool at_end(const struct guest *g)
-{
-	return g->settled &&
-	       (g->state == SUP_STOPPED || g->state == SUP_INIT || g->state == SUP_FAILED);
-}
-
-static void check(struct guest *g, struct waiter *w)
-{
-	bool up = g->state == SUP_RUNNING && g->settled;
-	AUTO_FREE char *text = NULL;
-
-	if (w->goal == GOAL_STOPPED && at_end(g)) {
-		reached(w);
-	} else if (w->goal == GOAL_RUNNING && up && g->zoneid >= w->zoneid) {
-		reached(w);
-	} else if (w->goal == GOAL_RUNNING && at_end(g) && g->target != TARGET_START) {
-		text = xasprintf("Unable to start VM %s: %s", g->uuid,
-				 g->state == SUP_FAILED && g->failed ? g->failed
-				 : g->end.set                        ? g->end.detail
-								     : "it was stopped");
-		fail_waiter(w, -EIO, text);
-	}
-}
-
-void waiters_check(struct guest *g)
-{
-	struct waiter *w, *next;
-
-	for (w = g->waiters; w; w = next) {
-		next = w->next;
-		check(g, w);
-	}
-}
 
 /* --- requests --- */
 
@@ -243,8 +110,6 @@ static bool take_command(struct command *c, struct http_request *req, void *ctx)
 static void answer(struct command *c, struct http_request *req, int r, enum goal goal,
 		   uint32_t zoneid, const struct err *err)
 {
-	struct waiter *w;
-
 	if (r < 0) {
 		http_reply_err(req, r, err);
 	} else if (!c->wait) {
@@ -253,16 +118,7 @@ static void answer(struct command *c, struct http_request *req, int r, enum goal
 
 		http_reply_json(req, 202, j);
 	} else {
-		w = xcalloc(1, sizeof(*w));
-		*w = (struct waiter){.sup = c->sup,
-				     .guest = c->guest,
-				     .req = req,
-				     .goal = goal,
-				     .zoneid = zoneid,
-				     .next = c->guest->waiters};
-		c->guest->waiters = w;
-		http_on_gone(req, on_gone, w);
-		check(c->guest, w);
+		answer_when(c->guest, req, goal, zoneid);
 	}
 	json_decref(c->body);
 }
@@ -486,7 +342,7 @@ static void post_reset(struct http_request *req, void *ctx)
 	}
 	reset = xcalloc(1, sizeof(*reset));
 	reset->req = req;
-	reset->answer = answer_of(c.guest);
+	reset->answer = routes_answer(c.guest);
 	json_put_bool(reset->answer, "confirmed", true);
 	http_on_gone(req, reset_gone, reset);
 	r = qmp_send(c.guest->mon, "system_reset", NULL, -1, QMP_MS, reset_done, reset);

@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct err;
 struct guest;
@@ -18,6 +19,14 @@ bool routes_refused(struct supervisor *sup, struct http_request *req, const stru
 int routes_take(struct http_request *req, void *ctx, struct guest **ret, json_t **ret_body);
 /* -EPERM: the request is not of the daemon that acts, nor of whom it may be. */
 int routes_for_vmadmd(struct http_request *req, struct err *err);
+
+/* --- answer.c --- */
+enum goal { GOAL_RUNNING, GOAL_STOPPED };
+
+/* Where the guest is: uuid, name and state. */
+json_t *routes_answer(const struct guest *g);
+/* Answer when g is there and vminfod has seen it; GOAL_RUNNING: by start zoneid or a later one. */
+void answer_when(struct guest *g, struct http_request *req, enum goal goal, uint32_t zoneid);
 
 /* --- applied.c: the running machine has what the definition says of the elements named --- */
 void route_applied(struct http_request *req, void *ctx);
