@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "daemon/daemon.h"
 #include "net/feed.h"
 #include "net/http.h"
 #include "vmstated/parts.h"
@@ -23,7 +24,8 @@ struct waiter {
 	struct guest *guest; /* NULL once the goal is reached */
 	struct http_request *req;
 	enum goal goal;
-	uint32_t zoneid; /* GOAL_RUNNING: of this start or a later one */
+	uint32_t least;         /* of what the goal counts */
+	sd_event_source *timer; /* GOAL_RESET: until it is too late */
 	json_t *answer;
 	struct feed_wait *wait;
 	struct waiter *next;
@@ -33,6 +35,7 @@ static void waiter_free(struct waiter *w)
 {
 	if (w->wait)
 		feed_wait_cancel(w->wait);
+	sd_event_source_disable_unref(w->timer);
 	json_decref(w->answer);
 	free(w);
 }
@@ -47,6 +50,7 @@ static void detach(struct waiter *w)
 		;
 	*at = w->next;
 	w->guest = NULL;
+	w->timer = sd_event_source_disable_unref(w->timer);
 }
 
 static void on_gone(struct http_request *req, void *ctx)
@@ -67,7 +71,7 @@ static void seen(void *ctx, bool confirmed)
 	waiter_free(w);
 }
 
-json_t *routes_answer(const struct guest *g)
+static json_t *answer_of(const struct guest *g)
 {
 	const struct sup_state_row *row = &sup_states[g->state];
 
@@ -80,7 +84,7 @@ static void reached(struct waiter *w)
 	struct guest *g = w->guest;
 
 	detach(w);
-	w->answer = routes_answer(g);
+	w->answer = answer_of(g);
 	w->wait = feed_when_seen(w->sup->feed, feed_seq(w->sup->feed), seen, w);
 }
 
@@ -124,8 +128,12 @@ static void check(struct guest *g, struct waiter *w)
 
 	if (w->goal == GOAL_STOPPED && at_end(g)) {
 		reached(w);
-	} else if (w->goal == GOAL_RUNNING && up && g->zoneid >= w->zoneid) {
+	} else if (w->goal == GOAL_RUNNING && up && g->zoneid >= w->least) {
 		reached(w);
+	} else if (w->goal == GOAL_RESET && g->resets >= w->least) {
+		reached(w);
+	} else if (w->goal == GOAL_RESET && g->pid <= 0) {
+		fail_waiter(w, -EIO, "the guest ended before it was reset");
 	} else if (w->goal == GOAL_RUNNING && at_end(g) && g->target != TARGET_START) {
 		text = xasprintf("Unable to start VM %s: %s", g->uuid,
 				 g->state == SUP_FAILED && g->failed ? g->failed
@@ -145,7 +153,13 @@ void waiters_check(struct guest *g)
 	}
 }
 
-void answer_when(struct guest *g, struct http_request *req, enum goal goal, uint32_t zoneid)
+static int too_late(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	fail_waiter(ctx, -ETIMEDOUT, "QEMU did not reset the machine");
+	return 0;
+}
+
+void answer_when(struct guest *g, struct http_request *req, enum goal goal, uint32_t least)
 {
 	struct waiter *w = xcalloc(1, sizeof(*w));
 
@@ -153,9 +167,11 @@ void answer_when(struct guest *g, struct http_request *req, enum goal goal, uint
 			     .guest = g,
 			     .req = req,
 			     .goal = goal,
-			     .zoneid = zoneid,
+			     .least = least,
 			     .next = g->waiters};
 	g->waiters = w;
+	if (goal == GOAL_RESET)
+		(void)timer_set(g->sup->event, &w->timer, RESET_MS, too_late, w);
 	http_on_gone(req, on_gone, w);
 	check(g, w);
 }

@@ -23,7 +23,6 @@
 #include "vmstated/parts.h"
 #include "vmstated/routes.h"
 
-#define QMP_MS      5000u
 #define BUSY_MAX_MS 3600000
 
 /* What a command asks for, from the body. */
@@ -74,6 +73,17 @@ int routes_for_vmadmd(struct http_request *req, struct err *err)
 	return sock_peer_is_admin(http_peer(req))
 		       ? 0
 		       : err_set(err, EPERM, "only vmadmd and root tell what was plugged in");
+}
+
+struct guest *routes_guest(struct http_request *req, struct supervisor *sup)
+{
+	struct guest *g = NULL;
+	struct err err = {0};
+	int r = supervisor_find(sup, http_param(req, "id"), &g, &err);
+
+	if (r < 0)
+		http_reply_err(req, r, &err);
+	return r < 0 ? NULL : g;
 }
 
 int routes_take(struct http_request *req, void *ctx, struct guest **ret, json_t **ret_body)
@@ -299,55 +309,24 @@ static void post_kill(struct http_request *req, void *ctx)
 	answer(&c, req, r, GOAL_STOPPED, 0, &err);
 }
 
-struct reset {
-	struct http_request *req;
-	json_t *answer;
-};
-
-static void reset_gone(struct http_request *req, void *ctx)
-{
-	struct reset *reset = ctx;
-
-	reset->req = NULL;
-}
-
-static void reset_done(void *ctx, int r, const json_t *value, const struct err *err)
-{
-	struct reset *reset = ctx;
-
-	if (reset->req && r < 0)
-		http_reply_err(reset->req, r, err);
-	else if (reset->req)
-		http_reply_json(reset->req, 200, reset->answer);
-	json_decref(reset->answer);
-	free(reset);
-}
-
 static void post_reset(struct http_request *req, void *ctx)
 {
 	struct err err = {0};
-	struct reset *reset;
 	struct command c;
 	int r;
 
 	if (!take_command(&c, req, ctx))
 		return;
 	json_decref(c.body);
-	if (!guest_is_up(c.guest) || !c.guest->mon) {
-		(void)err_set(&err, EALREADY,
+	r = c.guest->state == SUP_RUNNING && guest_is_up(c.guest) && c.guest->mon
+		    ? qmp_send(c.guest->mon, "system_reset", NULL, -1, RESET_MS, NULL, NULL)
+		    : err_set(&err, EALREADY,
 			      "Cannot reset vm from state \"%s\", must be \"running\".",
 			      sup_states[c.guest->state].state);
-		http_reply_err(req, -EALREADY, &err);
-		return;
-	}
-	reset = xcalloc(1, sizeof(*reset));
-	reset->req = req;
-	reset->answer = routes_answer(c.guest);
-	json_put_bool(reset->answer, "confirmed", true);
-	http_on_gone(req, reset_gone, reset);
-	r = qmp_send(c.guest->mon, "system_reset", NULL, -1, QMP_MS, reset_done, reset);
 	if (r < 0)
-		reset_done(reset, r, NULL, NULL);
+		http_reply_err(req, r, &err);
+	else /* QEMU says yes at once, and RESET when it has done it */
+		answer_when(c.guest, req, GOAL_RESET, c.guest->resets + 1);
 }
 
 static void post_reload(struct http_request *req, void *ctx)
@@ -387,17 +366,11 @@ static void get_status(struct http_request *req, void *ctx)
 
 static void get_vm(struct http_request *req, void *ctx)
 {
-	AUTO_JSON json_t *j = NULL;
-	struct err err = {0};
-	struct guest *g;
-	int r = supervisor_find(ctx, http_param(req, "id"), &g, &err);
+	const struct guest *g = routes_guest(req, ctx);
+	AUTO_JSON json_t *j = g ? guest_object(g) : NULL;
 
-	if (r < 0) {
-		http_reply_err(req, r, &err);
-		return;
-	}
-	j = guest_object(g);
-	http_reply_json(req, 200, j);
+	if (j)
+		http_reply_json(req, 200, j);
 }
 
 /* clang-format off */

@@ -14,6 +14,8 @@ struct supervisor;
 /* Answers 403 and returns true when the peer may not act on g (NULL: on the whole host). */
 bool routes_refused(struct supervisor *sup, struct http_request *req, const struct guest *g);
 
+/* The guest of a request; NULL: it was answered that there is none. */
+struct guest *routes_guest(struct http_request *req, struct supervisor *sup);
 /* The guest and body of a request; < 0: it was answered with a refusal. *ret_body is the caller's.
  */
 int routes_take(struct http_request *req, void *ctx, struct guest **ret, json_t **ret_body);
@@ -21,12 +23,15 @@ int routes_take(struct http_request *req, void *ctx, struct guest **ret, json_t 
 int routes_for_vmadmd(struct http_request *req, struct err *err);
 
 /* --- answer.c --- */
-enum goal { GOAL_RUNNING, GOAL_STOPPED };
+enum goal { GOAL_RUNNING, GOAL_STOPPED, GOAL_RESET };
 
-/* Where the guest is: uuid, name and state. */
-json_t *routes_answer(const struct guest *g);
-/* Answer when g is there and vminfod has seen it; GOAL_RUNNING: by start zoneid or a later one. */
-void answer_when(struct guest *g, struct http_request *req, enum goal goal, uint32_t zoneid);
+#define RESET_MS 5000u /* until the machine was reset */
+
+/*
+ * Answer when g is there and vminfod has seen it. least: of GOAL_RUNNING the zoneid, of GOAL_RESET
+ * the count of resets, which is to come within RESET_MS.
+ */
+void answer_when(struct guest *g, struct http_request *req, enum goal goal, uint32_t least);
 
 /* --- applied.c: the running machine has what the definition says of the elements named --- */
 void route_applied(struct http_request *req, void *ctx);

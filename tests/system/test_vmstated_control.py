@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 import drover
+from vmstated_help import small
 
 
 def status(suite):
@@ -71,6 +72,24 @@ def test_reload_tells_of_a_missing_configfile(suite):
         f"{suite.etc}/one/config:1: configfile: '{conf}' does not exist"]
     conf.write_text("name=one\n")
     assert suite.http("vmstated", "POST", "/reload").json()["problems"] == []
+
+
+def reset(suite):
+    return suite.http("vmstated", "POST", "/vms/web0/reset", "{}")
+
+
+def test_reset_is_answered_when_it_was_done_and_seen(cold):
+    cold.use_fake_qemu({"commands": {"system_reset": [{}, {"ignore": True, "exit": 1}]}})
+    cold.start("vmstated", "vminfod")
+    cold.write_definition("web0", small())
+    assert reset(cold).status == 409
+    start(cold, "web0")
+    uuid = cold.uuid("web0")
+    done = reset(cold)
+    assert done.status == 200 and done.json()["confirmed"] is True, done
+    assert cold.http("vminfod", "GET", f"/vms/{uuid}").json()["resets"] == 1
+    done = reset(cold)  # QEMU says yes to the second, and ends without doing it
+    assert done.status == 500 and "ended before it was reset" in str(done), done
 
 
 def test_log_of_this_and_the_previous_start(suite, guest_images):
