@@ -129,7 +129,8 @@ static void pair_up(struct claims *claims, struct rivals *ret)
 {
 	size_t first = 0;
 
-	qsort(claims->items, claims->count, sizeof(*claims->items), by_text);
+	if (claims->count > 0)
+		qsort(claims->items, claims->count, sizeof(*claims->items), by_text);
 	ret->items = xcalloc(claims->count + 1, sizeof(*ret->items));
 	for (size_t i = 1; i < claims->count; i++) {
 		const struct claim *one = &claims->items[i], *had = &claims->items[first];
