@@ -83,13 +83,19 @@ void handle_save(struct http_request *req, void *ctx)
 
 /* --- save --- */
 
-static int check(struct change *c, struct err *err)
+int save_check_state(struct change *c, const char *want, struct err *err)
 {
 	const char *state = guest_state(c->d, c->uuid);
 
-	if (str_eq(state, "running"))
+	if (str_eq(state, want))
 		return 0;
-	return err_set(err, EBUSY, "Cannot save vm from state \"%s\", must be \"running\"", state);
+	return err_set(err, EBUSY, "Cannot %s vm from state \"%s\", must be \"%s\"", c->kind->verb,
+		       state, want);
+}
+
+static int check(struct change *c, struct err *err)
+{
+	return save_check_state(c, "running", err);
 }
 
 static json_t *head_of(struct change *c, const json_t *facts, json_t *machine)

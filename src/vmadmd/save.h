@@ -69,5 +69,7 @@ void handle_restore(struct http_request *req, void *ctx);
 extern const struct change_kind change_save, change_save_undo, change_restore, change_restore_undo;
 /* "file" of a request, an absolute path, and "force". */
 int save_take_file(const json_t *body, struct saving *s, struct err *err);
+/* -EBUSY when the VM is in another state than this one. */
+int save_check_state(struct change *c, const char *want, struct err *err);
 /* Begin kind with {file, force}; who asks must be root or the VM's owner. */
 void save_begin(struct http_request *req, void *ctx, const struct change_kind *kind);

@@ -25,12 +25,7 @@ void handle_restore(struct http_request *req, void *ctx)
 
 static int check(struct change *c, struct err *err)
 {
-	const char *state = guest_state(c->d, c->uuid);
-
-	if (str_eq(state, "stopped"))
-		return 0;
-	return err_set(err, EBUSY, "Cannot restore vm from state \"%s\", must be \"stopped\"",
-		       state);
+	return save_check_state(c, "stopped", err);
 }
 
 static int verify(struct change *c, struct err *err)
