@@ -93,7 +93,8 @@ static const struct command commands[] = {
 	  "Start a VM with the memory of a file, where it was when it was saved." },
 	{ "migrate", NULL, cmd_migrate, 1, 2, migrate_options, false,
 	  "[--copy-disks] [--bandwidth MIB] [--downtime MS] VM DESTINATION | --force-here VM",
-	  "Let a VM that runs go on elsewhere: unix:/ROOT or ssh://[USER@]HOST[:PORT][/ROOT]." },
+	  "Let a VM that runs go on elsewhere: unix:/ROOT, tls://HOST:PORT or "
+	  "ssh://[USER@]HOST[:PORT][/ROOT]." },
 	{ "reprovision", NULL, cmd_reprovision, 1, CLI_ANY, payload_options, false,
 	  "VM [-f FILE | image=IMAGE | image_uuid=UUID]",
 	  "Make the boot disk of a VM anew from an image; the other disks stay. A VM that runs is stopped\n"
