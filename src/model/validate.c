@@ -152,12 +152,16 @@ void rule_vcpus(const struct vm *vm, struct problems *p)
 	uint64_t product = (vm->sockets ? vm->sockets : 1) * (uint64_t)(vm->cores ? vm->cores : 1) *
 			   (vm->threads ? vm->threads : 1);
 	bool all = vm->sockets && vm->cores && vm->threads;
+	uint32_t most = vm->vcpus_max ? vm->vcpus_max : vm->vcpus;
 
-	if (vm->vcpus == 0 || (all ? product != vm->vcpus : vm->vcpus % product != 0))
+	if (vm->vcpus > most)
+		problems_add(p, PROBLEM_BAD_VALUE, "vcpus_max", "vcpus_max",
+			     "'%u' is less than vcpus, %u", most, vm->vcpus);
+	if (vm->vcpus == 0 || (all ? product != most : most % product != 0))
 		problems_add(p, PROBLEM_BAD_VALUE, "vcpus", "vcpus",
 			     "'%u' does not fit %u sockets, %u cores, %u threads (want their "
 			     "product, 0 counting as any)",
-			     vm->vcpus, vm->sockets, vm->cores, vm->threads);
+			     most, vm->sockets, vm->cores, vm->threads);
 }
 
 static void disk_image(const struct disk *d, size_t i, struct problems *p)

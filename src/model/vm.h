@@ -25,8 +25,8 @@ struct vm {
 	char *owner, *group; /* of the host */
 	/* hardware */
 	uint32_t ram_mib;
-	uint32_t balloon_mib; /* 0: the guest keeps all its memory */
-	uint32_t vcpus;
+	uint32_t balloon_mib;             /* 0: the guest keeps all its memory */
+	uint32_t vcpus, vcpus_max;        /* max 0: none can be added while it runs */
 	uint32_t sockets, cores, threads; /* 0: not given */
 	char *cpu_type;
 	enum vm_accel accel;

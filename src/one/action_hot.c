@@ -169,22 +169,43 @@ static bool number_at(const struct call *call, const char *path, double *ret)
 	return text && deploy_number(text, ret);
 }
 
-/* The balloon gives and takes within what the machine was started with; CPUs stay as they are. */
+/* 0: as many as there are; else how many there are to be. */
+static int wanted_cpus(const struct call *call, const json_t *vm, json_int_t *ret, struct err *err)
+{
+	json_int_t have = json_get_int(vm, "vcpus", 1), most = json_get_int(vm, "vcpus_max", have);
+	double cpus;
+
+	*ret = 0;
+	if (!number_at(call, "VM/TEMPLATE/VCPU", &cpus) || (json_int_t)cpus == have)
+		return 0;
+	*ret = (json_int_t)cpus;
+	if (*ret < have)
+		return err_set(err, EINVAL,
+			       "VCPU: %lld to %lld: CPUs cannot be taken away while the VM runs; "
+			       "power it off first",
+			       (long long)have, (long long)*ret);
+	if (*ret > most)
+		return err_set(err, EINVAL,
+			       "VCPU: %lld to %lld: the VM was started for at most %lld; power it "
+			       "off first, or give it a VCPU_MAX",
+			       (long long)have, (long long)*ret, (long long)most);
+	return 0;
+}
+
+/* The balloon gives and takes within what the machine was started with; CPUs are plugged in. */
 int act_resize(struct call *call, struct err *err)
 {
 	AUTO_FREE char *target = vm_target(call_arg(call, "id"), "");
 	AUTO_JSON json_t *vm = NULL;
-	double memory = 0, cpus = 0;
+	json_t *body;
+	double memory = 0;
+	json_int_t cpus = 0;
 	int r = ask_vm(call, call_arg(call, "id"), &vm, err);
 
+	if (r == 0)
+		r = wanted_cpus(call, vm, &cpus, err);
 	if (r < 0)
 		return r;
-	if (number_at(call, "VM/TEMPLATE/VCPU", &cpus) &&
-	    (json_int_t)cpus != json_get_int(vm, "vcpus", 1))
-		return err_set(err, EINVAL,
-			       "VCPU: %lld to %lld: CPUs cannot be changed while the VM runs; "
-			       "power it off first",
-			       (long long)json_get_int(vm, "vcpus", 1), (long long)cpus);
 	if (!number_at(call, "VM/TEMPLATE/MEMORY", &memory) || memory < 1)
 		return err_set(err, EINVAL, "the message has no VM/TEMPLATE/MEMORY");
 	if ((json_int_t)memory > json_get_int(vm, "ram", 0))
@@ -192,8 +213,10 @@ int act_resize(struct call *call, struct err *err)
 			       "MEMORY: %lld MB is more than the %lld MB the VM was started with; "
 			       "power it off first, or give it a MEMORY_MAX",
 			       (long long)memory, (long long)json_get_int(vm, "ram", 0));
-	return ask_vmadmd(call, "PUT", target, json_pack("{s:I}", "balloon", (json_int_t)memory),
-			  NULL, err);
+	body = json_pack("{s:I}", "balloon", (json_int_t)memory);
+	if (cpus)
+		json_put_int(body, "vcpus", cpus);
+	return ask_vmadmd(call, "PUT", target, body, NULL, err);
 }
 
 /* --- the context CD --- */

@@ -343,6 +343,8 @@ static void policy(struct deploy *d)
 
 	if (!json_object_get(d->vm, "vcpus") && json_object_get(d->vm, ".vcpus_max"))
 		json_put_int(d->vm, "vcpus", json_get_int(d->vm, ".vcpus_max", 1));
+	if (json_get_int(d->vm, ".vcpus_max", 0) > json_get_int(d->vm, "vcpus", 1))
+		json_put_int(d->vm, "vcpus_max", json_get_int(d->vm, ".vcpus_max", 1));
 	if (!d->has_acpi)
 		json_put_bool(d->vm, "acpi", false);
 	if (local)

@@ -143,6 +143,7 @@ static const struct deploy_row rows[] = {
 	{ NULL, take_int, ".ram_max", NULL, "MEMORY_MAX" },
 	{ NULL, take_str, ".resize_mode", NULL, "MEMORY_RESIZE_MODE" },
 	{ NULL, take_int, "vcpus", NULL, "VCPU" },
+	{ NULL, take_int, ".vcpus_max", NULL, "VCPU_MAX" },
 	{ NULL, take_shares, "cpu_shares", NULL, "CPU" },
 	{ NULL, take_cpu, "cpu_type", NULL, "CPU_MODEL/MODEL" },
 	{ NULL, take_word, ".pin", words_pin, "TOPOLOGY/PIN_POLICY" },

@@ -173,26 +173,38 @@ static void processor(struct build *b)
 		argv_add(b->out, "%s", type);
 }
 
-/* Members not given follow from the others; without any: one socket. */
+struct argv_topology argv_topology(const struct vm *vm)
+{
+	struct argv_topology t = {.cpus = vm->vcpus ? vm->vcpus : 1,
+				  .threads = vm->threads ? vm->threads : 1,
+				  .cores = vm->cores,
+				  .sockets = vm->sockets};
+
+	t.most = vm->vcpus_max > t.cpus ? vm->vcpus_max : t.cpus;
+	if (!t.cores)
+		t.cores = t.most / (t.threads * (t.sockets ? t.sockets : 1));
+	if (!t.sockets)
+		t.sockets = t.cores ? t.most / (t.threads * t.cores) : 0;
+	return t;
+}
+
 static int topology(struct build *b)
 {
 	const struct vm *vm = b->vm;
-	uint64_t n = vm->vcpus ? vm->vcpus : 1;
-	uint64_t threads = vm->threads ? vm->threads : 1;
-	uint64_t cores = vm->cores, sockets = vm->sockets;
+	struct argv_topology t = argv_topology(vm);
 
-	if (!cores)
-		cores = n / (threads * (sockets ? sockets : 1));
-	if (!sockets)
-		sockets = cores ? n / (threads * cores) : 0;
-	if (sockets * cores * threads != n)
+	if ((uint64_t)t.sockets * t.cores * t.threads != t.most)
 		return err_set(b->err, EINVAL,
 			       "vcpus: sockets %u x cores %u x threads %u does not make %u "
 			       "(0: not given)",
-			       vm->sockets, vm->cores, vm->threads, vm->vcpus);
+			       vm->sockets, vm->cores, vm->threads, t.most);
 	argv_add(b->out, "-smp");
-	argv_add(b->out, "cpus=%u,sockets=%u,cores=%u,threads=%u", (unsigned)n, (unsigned)sockets,
-		 (unsigned)cores, (unsigned)threads);
+	if (t.most > t.cpus)
+		argv_add(b->out, "cpus=%u,maxcpus=%u,sockets=%u,cores=%u,threads=%u", t.cpus,
+			 t.most, t.sockets, t.cores, t.threads);
+	else
+		argv_add(b->out, "cpus=%u,sockets=%u,cores=%u,threads=%u", t.cpus, t.sockets,
+			 t.cores, t.threads);
 	argv_add(b->out, "-m");
 	argv_add(b->out, "size=%uM", vm->ram_mib);
 	if (vm->hugepages_mib)

@@ -95,6 +95,12 @@ size_t qemu_disk_port(const struct vm *vm);
 size_t qemu_ports(const struct vm *vm); /* of both kinds */
 bool qemu_disk_on_port(const struct disk *disk);
 
+/* CPUs at the start and at most; members not given follow from the others: one socket. */
+struct argv_topology {
+	unsigned cpus, most, sockets, cores, threads;
+};
+struct argv_topology argv_topology(const struct vm *vm);
+
 /* Where a disk or NIC is to be plugged into a machine that runs. */
 struct qemu_place {
 	size_t number;   /* of its id: disk2, nic2 */

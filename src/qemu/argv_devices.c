@@ -164,6 +164,13 @@ void argv_backend(struct build *b, const char *id, const struct disk *d)
 
 /* --- front end --- */
 
+/* QEMU's own choice is one for each CPU at the start, so that memory would not fit more of them. */
+static void put_queues(const struct build *b, json_t *device, const char *key)
+{
+	if (b->vm->vcpus_max)
+		json_put_int(device, key, b->vm->vcpus_max);
+}
+
 static json_t *virtio_disk(struct build *b, const char *id, const struct disk *d)
 {
 	AUTO_FREE char *thread = xasprintf("%s-thread", id);
@@ -173,6 +180,7 @@ static json_t *virtio_disk(struct build *b, const char *id, const struct disk *d
 		argv_json(b, "-object",
 			  json_pack("{s:s,s:s}", "qom-type", "iothread", "id", thread));
 	j = argv_on_port(b->disk_port++, "virtio-blk-pci", id);
+	put_queues(b, j, "num-queues");
 	if (d->iothread)
 		json_put_str(j, "iothread", thread);
 	return j;
@@ -182,8 +190,11 @@ static json_t *on_scsi(struct build *b, const char *driver, const char *id, unsi
 {
 	json_t *j;
 
-	if (!b->scsi_there)
-		argv_json(b, "-device", argv_pci("virtio-scsi-pci", "scsi0", SLOT_SCSI));
+	if (!b->scsi_there) {
+		j = argv_pci("virtio-scsi-pci", "scsi0", SLOT_SCSI);
+		put_queues(b, j, "num_queues");
+		argv_json(b, "-device", j);
+	}
 	b->scsi_there = true;
 	j = argv_device(driver, id, "scsi0.0", NULL);
 	json_put_int(j, "channel", 0);

@@ -68,10 +68,17 @@ bool plug_disk_differs(const struct disk *a, const struct disk *b)
 	       !str_eq(plug_path(a), plug_path(b));
 }
 
+/* Only more of them: a guest may not let go, and cannot be made to. */
+static bool more_cpus(const struct vm *old, const struct vm *new)
+{
+	return new->vcpus > old->vcpus &&new->vcpus <= old->vcpus_max &&new->vcpus_max ==
+	       old->vcpus_max;
+}
+
 bool plug_wanted(const struct vm *old, const struct vm *new)
 {
-	bool differs = old->balloon_mib != new->balloon_mib || old->io_bps != new->io_bps ||
-		       old->io_iops != new->io_iops;
+	bool differs = more_cpus(old, new) || old->balloon_mib != new->balloon_mib ||
+		       old->io_bps != new->io_bps || old->io_iops != new->io_iops;
 
 	for (size_t i = 0; i < new->ndisks && !differs; i++) {
 		const struct disk *before = plug_disk_in(old, new->disks[i]);
@@ -192,6 +199,31 @@ static json_t *balloon(const struct vm *vm)
 	return json_pack("{s:I}", "value", (json_int_t)mib * (json_int_t)MIB);
 }
 
+/* The model as at the start (qemu/argv.c), each where it would be then. */
+static void plan_cpus(struct plug *p)
+{
+	struct argv_topology t = argv_topology(p->old);
+	const char *type = p->old->cpu_type ? p->old->cpu_type : "qemu64";
+	int len = (int)strcspn(type, ",");
+	bool host = len == 4 && str_starts(type, "host") &&
+		    !str_eq(json_get_str(p->g->facts, FACT_ACCEL, ""), "kvm");
+	AUTO_FREE char *driver =
+		host ? xstrdup("max-x86_64-cpu") : xasprintf("%.*s-x86_64-cpu", len, type);
+
+	for (uint32_t i = p->old->vcpus; i < p->new->vcpus; i++) {
+		AUTO_FREE char *id = xasprintf("cpu%u", i);
+
+		plug_step(p, "device_add",
+			  json_pack("{s:s, s:s, s:i, s:i, s:i}", "driver", driver, "id", id,
+				    "socket-id", (int)(i / (t.cores * t.threads)), "core-id",
+				    (int)(i / t.threads % t.cores), "thread-id",
+				    (int)(i % t.threads)),
+			  "device_del", json_pack("{s:s}", "id", id), id);
+	}
+	(void)json_object_set_new(p->names, "vcpus", json_true());
+	(void)json_array_append_new(p->covered, json_string("vcpus"));
+}
+
 /* Out first: a slot may be needed again. */
 static int plan_out(struct plug *p, struct err *err)
 {
@@ -237,6 +269,9 @@ static int plan(struct plug *p, struct err *err)
 
 	if (r == 0)
 		r = plan_in(p, err);
+	/* With changes that wait for a restart it is not known how many the machine has. */
+	if (r == 0 && more_cpus(p->old, p->new) && !json_get_bool(p->g->facts, FACT_PENDING, false))
+		plan_cpus(p);
 	if (r == 0 && p->old->balloon_mib != p->new->balloon_mib)
 		plug_step(p, "balloon", balloon(p->new), "balloon", balloon(p->old), "the balloon");
 	return r;

@@ -98,7 +98,7 @@ static int take_stock(struct change *c, struct err *err)
 	for (size_t i = 0; i < c->changes.count; i++) {
 		struct vm_change *one = &c->changes.items[i];
 
-		if (!is_whole(one))
+		if (!is_whole(one) && !str_eq(one->path, "vcpus"))
 			continue;
 		one->live = c->plug && plug_covers(c->plug, one->path);
 		if (!one->live && c->how)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * POST /vms/:id/applied: vmadmd has plugged disks and NICs into the running machine, or out of it,
- * and written the definition. From now on the machine counts as started like that: nothing of it
- * is pending, and who takes over knows of it.
+ * POST /vms/:id/applied: vmadmd has plugged disks, NICs and CPUs into the running machine, or out
+ * of it, and written the definition. From now on the machine counts as started like that: nothing
+ * of it is pending, and who takes over knows of it.
  */
 #include <errno.h>
 
@@ -53,6 +53,8 @@ static int guest_applied(struct guest *g, const json_t *body, struct err *err)
 		return err_set(err, EBUSY, "VM %s does not run by a definition", g->name);
 	take(g, json_object_get(body, "disks"), &disk_props);
 	take(g, json_object_get(body, "nics"), &nic_props);
+	if (json_object_get(body, "vcpus"))
+		g->started->vcpus = g->def->vm->vcpus;
 	r = rewrite_started(g, err);
 	net_applied(g);
 	monitor_update_action(g);

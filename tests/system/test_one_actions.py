@@ -353,6 +353,29 @@ def test_bad_input(suite, host):
     assert host.poll() == "STATE=-"  # nobody can tell
 
 
+def test_more_cpus(suite, host):
+    """Up to VCPU_MAX while the VM runs, in one step with the memory; as many after a save and restore."""
+    host.disk(0, first=HALT)
+    host.deploy("<VCPU_MAX>4</VCPU_MAX>", initrd=None)
+    uuid = suite.uuid("one-7")
+
+    def resize(cpus, memory=128):
+        return host.message(host.vm(memory=memory).replace("<VCPU>1<", f"<VCPU>{cpus}<"))
+
+    for _ in range(2):
+        host.do("resize", "one-7", stdin=resize(3, 100))
+        vm = suite.vm(uuid)
+        assert (vm["vcpus"], vm["vcpus_max"], vm["balloon"]) == (3, 4, 100) and not vm.get("pending")
+        seen = suite.http("vmadmd", "GET", f"/vm/{uuid}/info?types=all")
+        assert len(suite.http("vmadmd", "GET", "/stats").json()["vms"][0]["cpu"]["vcpus"]) == 3, seen
+    assert "at most 4" in host.refused("resize", "one-7", stdin=resize(5))
+    assert "cannot be taken away" in host.refused("resize", "one-7", stdin=resize(2))
+    host.do("save", "one-7", host.dir / "checkpoint", "node1")
+    host.do("restore", host.dir / "checkpoint", "node1", "one-7")
+    assert suite.vm(uuid)["vcpus"] == 3 and host.state() == "a"
+    host.do("cancel", "one-7")
+
+
 def fake_ssh(host, text):
     folder = host.suite.root / "bin"
     folder.mkdir(exist_ok=True)
