@@ -71,8 +71,9 @@ bool plug_disk_differs(const struct disk *a, const struct disk *b)
 /* Only more of them: a guest may not let go, and cannot be made to. */
 static bool more_cpus(const struct vm *old, const struct vm *new)
 {
-	return new->vcpus > old->vcpus &&new->vcpus <= old->vcpus_max &&new->vcpus_max ==
-	       old->vcpus_max;
+	bool room = old->vcpus_max == new->vcpus_max && old->vcpus_max >= new->vcpus;
+
+	return room && old->vcpus < new->vcpus;
 }
 
 bool plug_wanted(const struct vm *old, const struct vm *new)
