@@ -18,7 +18,7 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "vmadmd/guest.h"
-#include "vmadmd/live.h"
+#include "vmadmd/live/live.h"
 #include "vmadmd/vmadmd.h"
 
 #define TIMEOUT_MAX_S 31536000

@@ -22,7 +22,7 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "store/write.h"
-#include "vmadmd/bootorder.h"
+#include "vmadmd/change/bootorder.h"
 #include "vmadmd/guest.h"
 #include "vmadmd/vmadmd.h"
 

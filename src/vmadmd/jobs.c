@@ -25,8 +25,8 @@
 #include "net/feed.h"
 #include "store/catalog.h"
 #include "store/write.h"
-#include "vmadmd/agent.h"
-#include "vmadmd/live.h"
+#include "vmadmd/guest/agent.h"
+#include "vmadmd/live/live.h"
 #include "vmadmd/vmadmd.h"
 
 #define STATE_VERSION 1

@@ -13,9 +13,9 @@
 #include "base/mem.h"
 #include "daemon/daemon.h"
 #include "qemu/qmp.h"
+#include "vmadmd/devices/plug.h"
 #include "vmadmd/guest.h"
-#include "vmadmd/ioerror.h"
-#include "vmadmd/plug.h"
+#include "vmadmd/guest/ioerror.h"
 #include "vmadmd/stats.h"
 #include "vmadmd/vmadmd.h"
 

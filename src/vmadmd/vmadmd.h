@@ -63,7 +63,7 @@ struct vmadmd {
 	const char *sockets[SOCKETS_MAX];
 	size_t nsockets;
 	struct peer_server *peers; /* NULL: none is listened to */
-	bool has_reader; /* of our feed, beside root and us */
+	bool has_reader;           /* of our feed, beside root and us */
 	uid_t reader;
 };
 

@@ -16,7 +16,7 @@
 #include "base/strbuf.h"
 #include "model/model.h"
 #include "model/vm.h"
-#include "one/convert.h"
+#include "one/convert/convert.h"
 
 #define UUID "5c9f4c4e-9d3a-4a70-9d8e-2f0c7b4d1a11"
 

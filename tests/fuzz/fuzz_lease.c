@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "vmadmd/lease.h"
+#include "vmadmd/guest/lease.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "model/vm.h"
-#include "vmadmd/metadata.h"
+#include "vmadmd/guest/metadata.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

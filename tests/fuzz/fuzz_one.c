@@ -16,12 +16,12 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
-#include "one/deploy.h"
-#include "one/driver_message.h"
-#include "one/driver_options.h"
-#include "one/driver_plan.h"
-#include "one/driver_shell.h"
-#include "one/driver_text.h"
+#include "one/deploy/deploy.h"
+#include "one/driver/driver_message.h"
+#include "one/driver/driver_options.h"
+#include "one/driver/driver_plan.h"
+#include "one/driver/driver_shell.h"
+#include "one/driver/driver_text.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -21,7 +21,7 @@
 #include "base/strbuf.h"
 #include "model/model.h"
 #include "model/vm.h"
-#include "one/deploy.h"
+#include "one/deploy/deploy.h"
 #include "one/xml.h"
 
 static int nothing(const char *path)

@@ -12,7 +12,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "model/vm.h"
-#include "vmadmd/bootorder.h"
+#include "vmadmd/change/bootorder.h"
 
 #define TIMEOUT_MS 1000
 

@@ -12,7 +12,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
-#include "vmadmd/lease.h"
+#include "vmadmd/guest/lease.h"
 
 #define NOW_S  1700000000
 #define NOW_MS (NOW_S * 1000ll)

@@ -13,7 +13,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "model/vm.h"
-#include "vmadmd/metadata.h"
+#include "vmadmd/guest/metadata.h"
 
 static struct vm *make_vm(void)
 {
