@@ -426,6 +426,8 @@ def test_full_disk(suite, host):
         while os.listdir(small):  # what there is of it goes a moment later
             assert watch.wait(deadline), os.listdir(small)
         watch.close()
+        with suite.events() as events:
+            events.wait_vm("one-7", lambda vm: vm.get("run_state") == "running", 10, "the guest to go on")
         assert host.state() == "a"
     finally:
         subprocess.run(["umount", small], check=True)
